@@ -1,0 +1,59 @@
+"""What may go wrong on our side, one sentence and one exit code each.
+
+A commit that fails its tests is data (`ciapp.results.report`), never one of these.
+"""
+
+from __future__ import annotations
+
+
+class CiError(Exception):
+    """Base of everything ciapp raises for a person to read: the object, the fact, the next step."""
+
+    exit_code = 3  #: infra-error, or a service that cannot be reached
+
+
+class UsageError(CiError):
+    """What the user asked for cannot be: a wrong option, an unknown repository or revision."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """The server's settings cannot be used as they stand."""
+
+
+class NoSuchRunError(CiError):
+    """The ledger has no such run, or the run has not finished."""
+
+    exit_code = 4
+
+
+class GitError(CiError):
+    """git answered with an error."""
+
+
+class CheckoutError(CiError):
+    """A commit could not be laid out in a slot's checkout, for reasons that are not the commit's."""
+
+
+class SandboxError(CiError):
+    """The sandbox that the settings ask for cannot be had on this host."""
+
+
+class LedgerError(CiError):
+    """The ledger's database cannot be reached or used."""
+
+
+class BrokerError(CiError):
+    """The broker cannot be reached."""
+
+
+class StaleAttemptError(CiError):
+    """An attempt's fencing token is no longer the run's: another attempt, or a cancel, came after it."""
+
+
+class ProjectError(Exception):
+    """The commit's own configuration or contents make testing impossible: ends as `setup-failed`.
+
+    Not a CiError: it is a fact about the commit, and the pipeline turns it into a report.
+    """

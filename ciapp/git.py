@@ -1,0 +1,115 @@
+"""The one door to git.
+
+In:  a git directory and the words of a git command.
+Out: what git printed, whole or line by line; a GitError of one sentence when git said no.
+
+git exports GIT_DIR and its kin to hooks: a command that inherits them works on the pushed repository,
+whatever directory it was given. So nothing named GIT_* reaches git from our own environment, but for the
+few variables that say how to reach a remote.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from git.cmd import Git
+from git.exc import GitCommandError, GitCommandNotFound
+
+from ciapp.errors import GitError
+
+#: Variables that tell git how to reach a remote; every other GIT_* variable is dropped.
+TRANSPORT_VARIABLES = frozenset(
+    {"GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY", "GIT_ASKPASS", "GIT_EXEC_PATH"}
+)
+NULL_IDS = frozenset({"0" * 40, "0" * 64})  #: what git writes for "no such object", SHA-1 and SHA-256
+
+
+def scrub_environment() -> None:
+    """Drop the GIT_* variables of a calling git from this process; GitPython hands on what is left."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        if name not in TRANSPORT_VARIABLES:
+            del os.environ[name]
+    os.environ["GIT_TERMINAL_PROMPT"] = "0"
+
+
+scrub_environment()
+
+
+class Repository:
+    """A git directory (bare, or the .git of a work tree), reached through git's own commands."""
+
+    def __init__(self, git_dir: Path, *, config: Mapping[str, str] | None = None) -> None:
+        """`config` is added to each command as `-c name=value`."""
+        self.git_dir = git_dir
+        self._options = [f"--git-dir={git_dir}"]
+        for name, value in (config or {}).items():
+            self._options += ["-c", f"{name}={value}"]
+        # Commands start from the root: a git directory that vanishes must be git's error, not a chdir's.
+        self._git = Git("/")
+
+    def run(self, *words: str, stdin: str | None = None, **options: Any) -> str:
+        """What git printed, without its last newline. Raises GitError, which says what git said."""
+        command = ["git", *self._options, *words]
+        with TemporaryFile() as feed:
+            if stdin is not None:
+                feed.write(stdin.encode("utf-8", "surrogateescape"))
+                feed.seek(0)
+            try:
+                return str(self._git.execute(command, istream=feed, **options))
+            except (GitCommandError, GitCommandNotFound) as error:
+                raise _as_git_error(words, self.git_dir, error) from error
+
+    def lines(self, *words: str, stdin: str | None = None) -> Iterator[str]:
+        """What git prints, line by line while it prints, so that a long answer takes no memory."""
+        command = ["git", *self._options, *words]
+        with TemporaryFile() as feed:
+            if stdin is not None:
+                feed.write(stdin.encode("utf-8", "surrogateescape"))
+                feed.seek(0)
+            try:
+                process: Any = self._git.execute(command, istream=feed, as_process=True)
+                for line in process.stdout:
+                    yield line.decode("utf-8", "surrogateescape").rstrip("\n")
+                process.wait()
+            except (GitCommandError, GitCommandNotFound) as error:
+                raise _as_git_error(words, self.git_dir, error) from error
+
+    def refs(self) -> dict[str, str]:
+        """Every ref and the object it names, tags unpeeled."""
+        listed = self.run("for-each-ref", "--format=%(objectname) %(refname)")
+        return {name: value for value, name in (line.split(" ", 1) for line in listed.splitlines())}
+
+    def has_commit(self, commit: str) -> bool:
+        """Whether the commit and its tree are here."""
+        try:
+            self.run("cat-file", "-e", f"{commit}^{{tree}}")
+        except GitError:
+            return False
+        return True
+
+    def resolve_commit(self, revision: str) -> str:
+        """The commit that a revision names, peeled. Raises GitError when it names none."""
+        return self.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+
+
+def find_git_dir(path: Path) -> Path:
+    """The git directory of a repository given by its folder, bare or not.
+
+    Raises GitError when the folder is no repository; a folder inside a work tree does not count.
+    """
+    for candidate in (path / ".git", path):
+        if (candidate / "HEAD").is_file() and (candidate / "objects").is_dir():
+            return candidate.resolve()
+    raise GitError(f"{path} is not a git repository; give the folder of a bare repository or of a clone")
+
+
+def _as_git_error(
+    words: tuple[str, ...], git_dir: Path, error: GitCommandError | GitCommandNotFound
+) -> GitError:
+    said = str(getattr(error, "stderr", "") or "").strip().removeprefix("stderr:").strip(" \n'")
+    last = said.splitlines()[-1] if said else f"exit status {error.status}"
+    return GitError(f"git {words[0]} failed in {git_dir}: {last}")

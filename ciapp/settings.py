@@ -1,0 +1,232 @@
+"""The server's settings: one TOML file, and a CIAPP_* variable for each of them.
+
+In:  `--config FILE`, else $CIAPP_CONFIG, else ~/.config/ciapp/ciapp.toml, else /etc/ciapp/ciapp.toml, else
+     defaults; then CIAPP_<NAME> variables, whose names join a table and its key: CIAPP_LIMITS_RUN_S.
+Out: one frozen `Settings`; or a SettingsError that names the file, the setting, and what it should be.
+
+`config/ciapp.toml` shows every setting with its default; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import platformdirs
+
+from ciapp.errors import SettingsError
+
+RefPolicy = Literal["each", "tip", "off"]
+
+EMBEDDED_BROKER = "embedded://"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SEARCHED = (Path("~/.config/ciapp/ciapp.toml"), Path("/etc/ciapp/ciapp.toml"))
+VARIABLES_OF_OURS = frozenset({"CIAPP_CONFIG"})  #: CIAPP_* variables that are no settings
+DEFAULT_REFS: dict[str, RefPolicy] = {"refs/heads/*": "each", "refs/tags/*": "each"}
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one run may use. A commit's own configuration may lower these, never raise them."""
+
+    test_s: float = 60.0  #: wall time of one test
+    run_s: float = 1800.0  #: wall time of one run, checkout and environment not counted
+    memory_mib: int = 4096  #: of each process, and of all processes of the run together
+    processes: int = 512  #: processes and threads of the run
+    file_mib: int = 1024  #: size of one file
+    disk_mib: int = 4096  #: what the run may add on disk, all files together
+    cpu_s: float = 7200.0  #: processor time of one process
+    test_output_kib: int = 64  #: output kept per test: head and tail; the rest is counted and dropped
+    run_output_kib: int = 16384  #: output kept per run
+    restarts: int = 20  #: further children after a crash or a timeout, before the rest is not-run
+
+
+class RepositorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the server grants to, or asks of, one repository."""
+
+    clone_url: str = ""  #: where workers fetch from; empty: the path that the hook was installed in
+    network: bool = False  #: whether its tests may reach beyond loopback
+    refs: dict[str, RefPolicy] = {}  #: ref pattern → policy; the first match wins, DEFAULT_REFS come last
+    project: dict[str, Any] = {}  #: defaults for what a commit's own .ciapp.toml leaves out
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting of a ciapp installation."""
+
+    state_dir: str = ""  #: all state of this host; empty: /var/lib/ciapp for root, else by the XDG rules
+    broker_url: str = EMBEDDED_BROKER  #: embedded://, amqp://…, redis://…
+    database_url: str = ""  #: sqlite:///FILE or postgresql://…; empty: a SQLite file in state_dir
+    host: str = ""  #: this machine's name in the ledger; empty: its host name
+    concurrency: int = 0  #: worker slots of `ciapp up` and `ciapp worker`; 0: one per processor
+    sandbox: Literal["auto", "required", "off"] = "auto"
+    lease_s: float = 30.0  #: a running worker that is silent for so long has lost its run
+    attempts: int = 3  #: tries at one run before it ends as infra-error
+    reconcile_s: float = 30.0  #: how often the dispatcher compares refs with the ledger
+    monitor_address: str = "127.0.0.1"
+    monitor_port: int = 5555
+    limits: Limits = Limits()
+    repository: dict[str, RepositorySettings] = {}
+
+    @property
+    def state_path(self) -> Path:
+        """The folder of all state on this host; absolute."""
+        if self.state_dir:
+            return Path(self.state_dir).expanduser().absolute()
+        if os.geteuid() == 0:
+            # Root's home is closed to the identities that tests run under; a system folder is not.
+            return Path("/var/lib/ciapp")
+        return Path(platformdirs.user_state_dir("ciapp"))
+
+    @property
+    def database(self) -> str:
+        """The ledger's address as SQLAlchemy takes it, driver included."""
+        if not self.database_url:
+            return f"sqlite:///{self.state_path / 'ledger.sqlite3'}"
+        for scheme in ("postgresql://", "postgres://"):
+            if self.database_url.startswith(scheme):
+                return "postgresql+psycopg://" + self.database_url.removeprefix(scheme)
+        return self.database_url
+
+    @property
+    def host_name(self) -> str:
+        """This machine's name in the ledger."""
+        return self.host or socket.gethostname()
+
+    @property
+    def slots(self) -> int:
+        """How many runs this host tests at a time."""
+        return self.concurrency or os.cpu_count() or 1
+
+    def for_repository(self, name: str) -> RepositorySettings:
+        """The settings of one repository; defaults when the file does not name it."""
+        return self.repository.get(name, RepositorySettings())
+
+    def ref_policy(self, name: str, ref: str) -> RefPolicy:
+        """What a push to `ref` of repository `name` asks for."""
+        for pattern, policy in (self.for_repository(name).refs | DEFAULT_REFS).items():
+            if fnmatch.fnmatchcase(ref, pattern):
+                return policy
+        return "off"
+
+
+def load_settings(config: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force. Raises SettingsError for a file or variable that cannot be used."""
+    environ = os.environ if environ is None else environ
+    file = _settings_file(config, environ)
+    data = _read_toml(file) if file else {}
+    settings = _convert(data, str(file))
+    for variable in sorted(environ):
+        if variable.startswith("CIAPP_") and variable not in VARIABLES_OF_OURS:
+            settings = _with_variable(settings, variable, environ[variable])
+    _check(settings, str(file or "the environment"))
+    return settings
+
+
+def settings_file(config: Path | None = None) -> Path | None:
+    """The file that `load_settings` would read; None when there is none."""
+    return _settings_file(config, os.environ)
+
+
+def variable_names() -> dict[str, tuple[str, ...]]:
+    """CIAPP_<NAME> → the path of the setting it sets; tables of repositories have no variables."""
+    names: dict[str, tuple[str, ...]] = {}
+    for field in msgspec.structs.fields(Settings):
+        if field.name == "limits":
+            for limit in msgspec.structs.fields(Limits):
+                names[f"CIAPP_LIMITS_{limit.name.upper()}"] = ("limits", limit.name)
+        elif field.name != "repository":
+            names[f"CIAPP_{field.name.upper()}"] = (field.name,)
+    return names
+
+
+def _settings_file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
+    if config is None and environ.get("CIAPP_CONFIG"):
+        config = Path(environ["CIAPP_CONFIG"])
+    if config is not None:
+        if not config.is_file():
+            raise SettingsError(f"settings file {config} does not exist; check --config and $CIAPP_CONFIG")
+        return config.absolute()
+    found = [path for path in (path.expanduser() for path in SEARCHED) if path.is_file()]
+    return found[0] if found else None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}; correct it there") from error
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
+
+
+def _convert(data: dict[str, Any], source: str) -> Settings:
+    try:
+        return msgspec.convert(data, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{source}: {explain_validation(error, Settings)}") from error
+
+
+def _with_variable(settings: Settings, variable: str, text: str) -> Settings:
+    path = variable_names().get(variable)
+    if path is None:
+        known = get_close_matches(variable, variable_names(), 1)
+        hint = f"did you mean {known[0]}?" if known else "unset it, or see the README for the list"
+        raise SettingsError(f"${variable} names no setting; {hint}")
+    holder: msgspec.Struct = settings.limits if len(path) == 2 else settings
+    [wanted] = [field.type for field in msgspec.structs.fields(holder) if field.name == path[-1]]
+    try:
+        value = msgspec.convert(text, wanted, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"${variable} is {text!r}: {_lower_first(str(error))}; correct it") from error
+    changed = msgspec.structs.replace(holder, **{path[-1]: value})
+    if isinstance(changed, Limits):
+        return msgspec.structs.replace(settings, limits=changed)
+    assert isinstance(changed, Settings)
+    return changed
+
+
+def explain_validation(error: msgspec.ValidationError, root: type) -> str:
+    """A sentence about a value of the wrong shape; `root` is the type whose fields are suggested."""
+    said, _, place = str(error).partition(" - at `$")
+    path = place.rstrip("`").lstrip(".")
+    if "unknown field" in said:
+        field = said.split("`")[1]
+        full = f"{path}.{field}" if path else field
+        known = get_close_matches(field, _field_names(root), 1)
+        hint = f"did you mean {known[0]!r}?" if known else "the README lists every setting"
+        return f"unknown setting {full!r}; {hint}"
+    return f"setting {path!r}: {_lower_first(said)}; correct it"
+
+
+def _field_names(root: type) -> list[str]:
+    names = []
+    for field in msgspec.structs.fields(root):
+        names.append(field.name)
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            names += _field_names(field.type)
+    return names + (_field_names(RepositorySettings) if root is Settings else [])
+
+
+def _check(settings: Settings, source: str) -> None:
+    """Bounds that types do not express."""
+    limits = {f"limits.{name}": value for name, value in msgspec.structs.asdict(settings.limits).items()}
+    positive = {
+        "lease_s": settings.lease_s,
+        "attempts": settings.attempts,
+        "reconcile_s": settings.reconcile_s,
+    }
+    for name, value in (positive | limits).items():
+        if value <= 0 and name != "limits.restarts":
+            raise SettingsError(f"{source}: setting {name!r} is {value}; give a number above 0")
+    if settings.concurrency < 0:
+        raise SettingsError(f"{source}: setting 'concurrency' is {settings.concurrency}; give 0 or more")
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
