@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+import msgspec
 from git.cmd import Git
 from git.exc import GitCommandError, GitCommandNotFound
 
@@ -26,6 +28,17 @@ TRANSPORT_VARIABLES = frozenset(
     {"GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY", "GIT_ASKPASS", "GIT_EXEC_PATH"}
 )
 NULL_IDS = frozenset({"0" * 40, "0" * 64})  #: what git writes for "no such object", SHA-1 and SHA-256
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """One commit, as git log tells of it. Bytes that are not UTF-8 are surrogate escapes."""
+
+    id: str
+    tree: str
+    parents: tuple[str, ...]  #: the first is the mainline
+    author: str  #: "Name <address>"
+    subject: str
+    committed_at: datetime  #: aware, UTC
 
 
 def scrub_environment() -> None:
