@@ -1,0 +1,161 @@
+"""The connection to the ledger: SQLite in WAL mode, or PostgreSQL.
+
+In:  a database URL.
+Out: read and write transactions; a LedgerError of one sentence for whatever the database refuses.
+
+The hard idea is SQLite's: a transaction that reads first and writes later fails at once when another wrote
+in between, whatever the busy timeout. So a write transaction takes the write lock when it begins.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from ciapp.errors import LedgerError, SettingsError
+from ciapp.results.schema import HEAD_REVISION
+
+BUSY_TIMEOUT_S = 30
+CONNECT_TIMEOUT_S = 5
+MIGRATION_LOCK = 0x63696170  #: PostgreSQL advisory lock: "ciap"
+
+
+class Database:
+    """The ledger's database. Connections are made on first use, and may be used after a fork."""
+
+    def __init__(self, url: str) -> None:
+        """Raises SettingsError for a URL that SQLAlchemy cannot use."""
+        try:
+            self._url = make_url(url)
+            self.engine = _make_engine(str(self._url.render_as_string(hide_password=False)))
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise SettingsError(
+                f"database_url {url!r} is no database this ciapp knows; give sqlite:///FILE or postgresql://…"
+            ) from error
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"database_url {self.address} needs the driver {error.name}; install ciapp[postgresql]"
+            ) from error
+
+    @property
+    def address(self) -> str:
+        """The database's URL without its password."""
+        return self._url.render_as_string(hide_password=True)
+
+    @property
+    def dialect(self) -> str:
+        """The database's kind: sqlite or postgresql."""
+        return self.engine.dialect.name
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the ledger and changes nothing."""
+        with self._said(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is committed at the end of the block, or leaves no trace."""
+        with self._said(), self.engine.connect() as connection:
+            connection = connection.execution_options(ciapp_write=True)
+            with connection.begin():
+                yield connection
+
+    def insert_new(self, table: Table) -> Any:
+        """An INSERT that passes over rows which are there already."""
+        if self.dialect == "sqlite":
+            return sqlite.insert(table).on_conflict_do_nothing()
+        return postgresql.insert(table).on_conflict_do_nothing()
+
+    def upsert(self, table: Table, keys: tuple[str, ...], changed: tuple[str, ...]) -> Any:
+        """An INSERT that gives rows which are there already the new values of `changed`."""
+        statement: Any = (sqlite if self.dialect == "sqlite" else postgresql).insert(table)
+        return statement.on_conflict_do_update(
+            index_elements=list(keys), set_={name: statement.excluded[name] for name in changed}
+        )
+
+    def revision(self) -> str:
+        """The migration the database is at; empty for an empty database."""
+        with self.read() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return ""
+            return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or "")
+
+    def migrate(self) -> None:
+        """Bring the tables to this ciapp's version; costs one query when they are there.
+
+        Any number of processes may ask at once: one migrates, the others wait for it.
+        Raises LedgerError when the database belongs to a newer ciapp.
+        """
+        revision = self.revision()
+        if revision == HEAD_REVISION:
+            return
+        # Alembic is slow to import, and nearly every command finds its tables ready.
+        from ciapp.results.migrations import upgrade
+
+        with self.write() as connection:
+            if self.dialect == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            upgrade(connection, self.address)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise LedgerError(
+                f"ledger {self.address}: {_first_line(error.orig)}; run `ciapp doctor`"
+            ) from error
+        except SQLAlchemyError as error:
+            raise LedgerError(f"ledger {self.address}: {_first_line(error)}; run `ciapp doctor`") from error
+
+
+def stored_text(text: str) -> str:
+    """Text that every database takes: other bytes than UTF-8, and NUL, as backslash escapes.
+
+    Ref names cannot hold a backslash, so this keeps them apart from each other.
+    """
+    escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return escaped.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def _make_engine(url: str) -> Engine:
+    if make_url(url).get_backend_name() != "sqlite":
+        return create_engine(
+            url, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
+        )
+    file = make_url(url).database
+    if file and file != ":memory:":
+        Path(file).parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+    # A connection to SQLite costs less than the trouble of one that was inherited through a fork.
+    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # a spool record is deleted once its rows are durable
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("ciapp_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

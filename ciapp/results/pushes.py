@@ -1,0 +1,311 @@
+"""Repositories, their refs as last seen, and what each push brought: the ledger's first rows.
+
+In:  a repository's name; a push, the commits that are new by it, and what the settings ask for each ref.
+Out: rows, in one transaction: the push, its commits, one run per commit to test, the refs' new values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Row, delete, func, select, update
+
+from ciapp.errors import UsageError
+from ciapp.git import NULL_IDS, Commit
+from ciapp.results import schema
+from ciapp.results.database import Database, stored_text
+from ciapp.results.report import State
+
+Item = TypeVar("Item")
+TIP, BACKLOG, DEFERRED = 2, 1, 0  #: priorities of runs; higher goes first
+
+
+class KnownRepository(msgspec.Struct, frozen=True, kw_only=True):
+    """A repository that the ledger knows."""
+
+    id: int
+    name: str
+    host: str  #: the machine it is on
+    git_dir: str  #: on that machine
+
+
+class NewPush(msgspec.Struct, frozen=True, kw_only=True):
+    """One push, or one finding of the reconciliation, as the ledger takes it."""
+
+    record: str  #: unique in the repository; recording it again changes nothing
+    received_at: datetime
+    pusher: str = ""
+    options: tuple[str, ...] = ()
+    refs: Mapping[str, str]  #: every ref it changed → its new value; a null id for a deleted ref
+    tips: Mapping[str, tuple[str, ...]]  #: commit → the refs that now name it
+    tested: frozenset[str] | None = None  #: of the new commits, those to test; None: all of them
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What recording a push added."""
+
+    push_id: int  #: 0 when the record was there already
+    commits: int = 0
+    runs: int = 0
+
+
+def register_repository(
+    database: Database, *, name: str, host: str, git_dir: str, refs: Mapping[str, str]
+) -> KnownRepository:
+    """Add a repository whose present refs count as seen; one that is known keeps what was seen of it.
+
+    Raises UsageError when the name belongs to a repository elsewhere.
+    """
+    with database.write() as connection:
+        row = connection.execute(
+            select(schema.repositories).where(schema.repositories.c.name == name)
+        ).one_or_none()
+        if row is not None:
+            if (row.host, row.git_dir) != (host, git_dir):
+                raise UsageError(
+                    f"the name {name} belongs to {row.host}:{row.git_dir}; choose another with --name"
+                )
+            return _as_repository(row)
+        connection.execute(
+            schema.repositories.insert().values(
+                name=name, host=host, git_dir=git_dir, registered_at=datetime.now(UTC)
+            )
+        )
+        row = connection.execute(select(schema.repositories).where(schema.repositories.c.name == name)).one()
+        _store_refs(database, connection, row.id, refs)
+        return _as_repository(row)
+
+
+def find_repository(database: Database, name: str) -> KnownRepository:
+    """The repository of that name. Raises UsageError when the ledger has none."""
+    with database.read() as connection:
+        row = connection.execute(
+            select(schema.repositories).where(schema.repositories.c.name == name)
+        ).one_or_none()
+        if row is None:
+            known = list(connection.scalars(select(schema.repositories.c.name).limit(20)))
+            there = f"it knows {', '.join(sorted(known))}" if known else "it knows none yet"
+            raise UsageError(
+                f"the ledger knows no repository {name!r} ({there}); add it with `ciapp hook install`"
+            )
+        return _as_repository(row)
+
+
+def list_repositories(database: Database, host: str | None = None) -> list[KnownRepository]:
+    """All repositories, or those on one host, by name."""
+    query = select(schema.repositories).order_by(schema.repositories.c.name)
+    if host is not None:
+        query = query.where(schema.repositories.c.host == host)
+    with database.read() as connection:
+        return [_as_repository(row) for row in connection.execute(query)]
+
+
+def forget_repository(database: Database, name: str) -> None:
+    """Delete a repository with its runs and reports."""
+    with database.write() as connection:
+        connection.execute(delete(schema.repositories).where(schema.repositories.c.name == name))
+
+
+def seen_refs(database: Database, repository_id: int) -> dict[str, str]:
+    """Each ref's last seen value, names as `stored_text` has them."""
+    query = select(schema.refs.c.name, schema.refs.c.value).where(
+        schema.refs.c.repository_id == repository_id
+    )
+    with database.read() as connection:
+        return {row.name: row.value for row in connection.execute(query)}
+
+
+def has_push(database: Database, repository_id: int, record: str) -> bool:
+    """Whether a spool record's push is in the ledger."""
+    query = select(schema.pushes.c.id).where(
+        schema.pushes.c.repository_id == repository_id, schema.pushes.c.record == record
+    )
+    with database.read() as connection:
+        return connection.execute(query).first() is not None
+
+
+def record_push(
+    database: Database,
+    repository_id: int,
+    push: NewPush,
+    commits: Iterable[Commit],
+    *,
+    supersede: bool = False,
+) -> Recorded:
+    """Write a push with its new commits (oldest first) and their runs, all or nothing.
+
+    Commits and runs that are there already stay as they are. Unstarted runs that an earlier push of the
+    same ref had at its tip move back to the backlog; with `supersede`, behind everything else.
+    """
+    refs = {stored_text(name): value for name, value in push.refs.items()}
+    with database.write() as connection:
+        added = connection.execute(
+            database.insert_new(schema.pushes)
+            .values(
+                repository_id=repository_id,
+                record=push.record,
+                received_at=push.received_at,
+                pusher=stored_text(push.pusher),
+                options=[stored_text(option) for option in push.options],
+                pinned=bool(push.tips),
+            )
+            .returning(schema.pushes.c.id)
+        ).scalar()
+        if added is None:
+            return Recorded(push_id=0)
+        ref = next(iter(refs)) if len(refs) == 1 else ""
+        if ref:
+            connection.execute(
+                update(schema.runs)
+                .where(
+                    schema.runs.c.repository_id == repository_id,
+                    schema.runs.c.ref == ref,
+                    schema.runs.c.state == State.QUEUED,
+                    schema.runs.c.priority > (DEFERRED if supersede else BACKLOG),
+                )
+                .values(priority=DEFERRED if supersede else BACKLOG)
+            )
+        new_commits = new_runs = 0
+        for batch in _batches(commits):
+            new_commits += _insert_commits(database, connection, repository_id, push, batch)
+            new_runs += _insert_runs(database, connection, repository_id, int(added), ref, push, batch)
+        _store_refs(database, connection, repository_id, refs)
+        return Recorded(push_id=int(added), commits=new_commits, runs=new_runs)
+
+
+def pinned_pushes(database: Database, repository_id: int) -> list[tuple[int, bool]]:
+    """Pushes whose tips are pinned in the repository, and whether all their runs have ended."""
+    open_runs = (
+        select(func.count())
+        .where(schema.runs.c.push_id == schema.pushes.c.id, schema.runs.c.state != State.FINISHED)
+        .scalar_subquery()
+    )
+    query = (
+        select(schema.pushes.c.id, open_runs)
+        .where(schema.pushes.c.repository_id == repository_id, schema.pushes.c.pinned)
+        .order_by(schema.pushes.c.id)
+    )
+    with database.read() as connection:
+        return [(int(push_id), not waiting) for push_id, waiting in connection.execute(query)]
+
+
+def mark_unpinned(database: Database, push_ids: Sequence[int]) -> None:
+    """Note that the pins of these pushes are gone from the repository."""
+    with database.write() as connection:
+        connection.execute(update(schema.pushes).where(schema.pushes.c.id.in_(push_ids)).values(pinned=False))
+
+
+def _insert_commits(
+    database: Database, connection: Connection, repository_id: int, push: NewPush, batch: Sequence[Commit]
+) -> int:
+    rows = [
+        {
+            "repository_id": repository_id,
+            "commit": commit.id,
+            "tree": commit.tree,
+            "parents": " ".join(commit.parents),
+            "author": stored_text(commit.author),
+            "subject": stored_text(commit.subject),
+            "committed_at": commit.committed_at,
+            "refs": [stored_text(ref) for ref in push.tips.get(commit.id, ())],
+        }
+        for commit in batch
+    ]
+    return max(0, connection.execute(database.insert_new(schema.commits), rows).rowcount)
+
+
+def _insert_runs(
+    database: Database,
+    connection: Connection,
+    repository_id: int,
+    push_id: int,
+    ref: str,
+    push: NewPush,
+    batch: Sequence[Commit],
+) -> int:
+    now = datetime.now(UTC)
+    rows = []
+    for commit in batch:
+        if push.tested is not None and commit.id not in push.tested:
+            continue
+        tip_refs = push.tips.get(commit.id, ())
+        rows.append(
+            new_run(
+                repository_id,
+                commit.id,
+                push_id=push_id,
+                ref=ref or (stored_text(tip_refs[0]) if tip_refs else ""),
+                priority=TIP if tip_refs else BACKLOG,
+                queued_at=now,
+            )
+        )
+    if not rows:
+        return 0
+    return max(0, connection.execute(database.insert_new(schema.runs), rows).rowcount)
+
+
+def new_run(
+    repository_id: int,
+    commit: str,
+    *,
+    queued_at: datetime,
+    environment: str = "default",
+    push_id: int | None = None,
+    ref: str = "",
+    priority: int = TIP,
+) -> dict[str, Any]:
+    """The row of a run that nobody has tried yet."""
+    return {
+        "repository_id": repository_id,
+        "commit": commit,
+        "environment": environment,
+        "push_id": push_id,
+        "ref": ref,
+        "priority": priority,
+        "state": State.QUEUED.value,
+        "reason": "",
+        "token": 0,
+        "tries": 0,
+        "queued_at": queued_at,
+        "sent_token": 0,
+        "sends": 0,
+        "worker": "",
+        "beat": 0,
+        "counts": {},
+        "tests_known": 0,
+        "tests_done": 0,
+        "tests_failed": 0,
+    }
+
+
+def _store_refs(
+    database: Database, connection: Connection, repository_id: int, refs: Mapping[str, str]
+) -> None:
+    changed = [
+        {"repository_id": repository_id, "name": stored_text(name), "value": value}
+        for name, value in refs.items()
+        if value not in NULL_IDS
+    ]
+    if changed:
+        connection.execute(database.upsert(schema.refs, ("repository_id", "name"), ("value",)), changed)
+    deleted = [stored_text(name) for name, value in refs.items() if value in NULL_IDS]
+    for batch in _batches(deleted):
+        connection.execute(
+            delete(schema.refs).where(
+                schema.refs.c.repository_id == repository_id, schema.refs.c.name.in_(batch)
+            )
+        )
+
+
+def _batches(items: Iterable[Item], size: int = 500) -> Iterator[tuple[Item, ...]]:
+    rest = iter(items)
+    while batch := tuple(islice(rest, size)):
+        yield batch
+
+
+def _as_repository(row: Row[Any]) -> KnownRepository:
+    return KnownRepository(id=row.id, name=row.name, host=row.host, git_dir=row.git_dir)

@@ -1,0 +1,334 @@
+"""The life of a run: claimed, kept by its worker's beats, finished; or lost, and queued again.
+
+In:  a run's id and the number of the attempt that speaks, which is its fencing token.
+Out: rows changed by compare-and-set: a write whose attempt is no longer the run's latest is refused.
+
+A message that is delivered twice, late or never does no harm: it names one attempt, and an attempt can be
+claimed once. Time plays no part in it: a lease ends when the dispatcher saw no beat for long enough on its
+own clock (`ciapp.intake.dispatcher`), and what ends it is a compare-and-set as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, Select, select, update
+
+from ciapp.results import schema
+from ciapp.results.database import Database, stored_text
+from ciapp.results.pushes import new_run
+from ciapp.results.report import State, Status
+
+RETRY_AFTER_S = (0, 5, 30)  #: how long a run waits after its first, second, … lost attempt
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A run with what its report says of the commit."""
+
+    id: int
+    repo: str
+    host: str  #: the machine that the repository is on
+    git_dir: str  #: on that machine
+    commit: str
+    tree: str
+    parents: tuple[str, ...]
+    refs: tuple[str, ...]
+    author: str
+    subject: str
+    environment: str
+    ref: str
+    priority: int
+    state: State
+    status: Status | None
+    reason: str
+    attempt: int  #: the latest attempt's number, its fencing token
+    tries: int
+    worker: str
+    beat: int
+    queued_at: datetime
+    sent_token: int
+    sent_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_s: float | None
+    counts: dict[str, int]
+    tests_known: int
+    tests_done: int
+    tests_failed: int
+
+    @property
+    def task_id(self) -> str:
+        """Celery's id of the latest attempt's task, for people to read; `parse_task_id` reverses it."""
+        return task_id(self, self.attempt)
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker's try at a run."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None
+    ending: str  #: empty while it is open; "reported", or why it was lost
+
+
+def task_id(run: Run, attempt: int) -> str:
+    """ "team:d4e5f6a1b2c3:17:1": repository, short commit, run, attempt."""
+    return f"{run.repo}:{run.commit[:12]}:{run.id}:{attempt}"
+
+
+def parse_task_id(text: str) -> tuple[int, int] | None:
+    """Run id and attempt of a task id of ours; None for any other."""
+    parts = text.split(":")
+    if len(parts) != 4 or not (parts[2].isdecimal() and parts[3].isdecimal()):
+        return None
+    return int(parts[2]), int(parts[3])
+
+
+def claim_run(database: Database, run_id: int, *, attempt: int, worker: str) -> Run | None:
+    """Begin an attempt; None when it is not this attempt's turn, whatever the reason."""
+    now = datetime.now(UTC)
+    with database.write() as connection:
+        claimed = connection.execute(
+            update(schema.runs)
+            .where(
+                schema.runs.c.id == run_id,
+                schema.runs.c.state == State.QUEUED,
+                schema.runs.c.token == attempt - 1,
+            )
+            .values(
+                state=State.RUNNING,
+                token=attempt,
+                tries=schema.runs.c.tries + 1,
+                worker=worker,
+                beat=schema.runs.c.beat + 1,
+                beat_at=now,
+                started_at=now,
+                not_before=None,
+                tests_known=0,
+                tests_done=0,
+                tests_failed=0,
+            )
+        )
+        if not claimed.rowcount:
+            return None
+        connection.execute(
+            schema.attempts.insert().values(
+                run_id=run_id, number=attempt, worker=worker, started_at=now, ending=""
+            )
+        )
+        return as_run(connection.execute(select_runs().where(schema.runs.c.id == run_id)).one())
+
+
+def beat_run(database: Database, run_id: int, *, attempt: int, known: int, done: int, failed: int) -> bool:
+    """Keep the lease and tell of progress; False when the run is no longer this attempt's."""
+    with database.write() as connection:
+        kept = connection.execute(
+            update(schema.runs)
+            .where(*held(run_id, attempt))
+            .values(
+                beat=schema.runs.c.beat + 1,
+                beat_at=datetime.now(UTC),
+                tests_known=known,
+                tests_done=done,
+                tests_failed=failed,
+            )
+        )
+        return bool(kept.rowcount)
+
+
+def lose_attempt(database: Database, run_id: int, *, attempt: int, reason: str, tries: int) -> bool:
+    """End an attempt without a report: the run is queued again, or after `tries` ends as infra-error.
+
+    False when the run is no longer that attempt's; nothing is changed then.
+    """
+    now = datetime.now(UTC)
+    with database.write() as connection:
+        row = connection.execute(select_runs().where(*held(run_id, attempt))).one_or_none()
+        if row is None:
+            return False
+        run = as_run(row)
+        if run.tries < tries:
+            wait_s = RETRY_AFTER_S[min(run.tries, len(RETRY_AFTER_S)) - 1]
+            values: dict[str, Any] = {
+                "state": State.QUEUED,
+                "reason": stored_text(reason),
+                "worker": "",
+                "not_before": now + timedelta(seconds=wait_s),
+            }
+        else:
+            values = {
+                "state": State.FINISHED,
+                "status": Status.INFRA_ERROR.value,
+                "reason": f"{run.tries} attempts were lost, the last one because {stored_text(reason)}",
+                "finished_at": now,
+            }
+        changed = connection.execute(update(schema.runs).where(*held(run_id, attempt)).values(values))
+        if changed.rowcount:
+            end_attempt(connection, run_id, attempt, reason)
+        return bool(changed.rowcount)
+
+
+def cancel_run(database: Database, run_id: int) -> bool:
+    """End a run that has not finished; False when it has. Its worker hears of it at the next beat."""
+    with database.write() as connection:
+        cancelled = connection.execute(
+            update(schema.runs)
+            .where(schema.runs.c.id == run_id, schema.runs.c.state != State.FINISHED)
+            .values(
+                state=State.FINISHED,
+                status=Status.CANCELLED.value,
+                reason="cancelled by request",
+                finished_at=datetime.now(UTC),
+            )
+        )
+        if cancelled.rowcount:
+            token = connection.scalar(select(schema.runs.c.token).where(schema.runs.c.id == run_id))
+            end_attempt(connection, run_id, token or 0, "cancelled")
+        return bool(cancelled.rowcount)
+
+
+def rerun(database: Database, repository_id: int, commit: str, environment: str = "default") -> bool:
+    """Queue a commit's run again, or for the first time; False when it is waiting or running already."""
+    fresh = new_run(repository_id, commit, environment=environment, queued_at=datetime.now(UTC))
+    with database.write() as connection:
+        if connection.execute(database.insert_new(schema.runs).values(fresh)).rowcount:
+            return True
+        keep = {"repository_id", "commit", "environment", "push_id", "ref", "token", "beat"}
+        again = {name: value for name, value in fresh.items() if name not in keep}
+        changed = connection.execute(
+            update(schema.runs)
+            .where(
+                schema.runs.c.repository_id == repository_id,
+                schema.runs.c.commit == commit,
+                schema.runs.c.environment == environment,
+                schema.runs.c.state == State.FINISHED,
+            )
+            .values(again | {"status": None, "finished_at": None, "not_before": None})
+        )
+        return bool(changed.rowcount)
+
+
+def find_runs(database: Database, repository: str, commits: Sequence[str]) -> list[Run]:
+    """The runs of these commits of a repository, in every environment."""
+    found = []
+    with database.read() as connection:
+        for start in range(0, len(commits), 500):
+            query = select_runs().where(
+                schema.repositories.c.name == repository,
+                schema.runs.c.commit.in_(commits[start : start + 500]),
+            )
+            found += [as_run(row) for row in connection.execute(query.order_by(schema.runs.c.id))]
+    return found
+
+
+def get_run(database: Database, run_id: int) -> Run | None:
+    """One run by its id; None when the ledger has none."""
+    with database.read() as connection:
+        row = connection.execute(select_runs().where(schema.runs.c.id == run_id)).one_or_none()
+        return as_run(row) if row is not None else None
+
+
+def running_runs(database: Database) -> list[Run]:
+    """Every run that some worker holds."""
+    with database.read() as connection:
+        query = select_runs().where(schema.runs.c.state == State.RUNNING)
+        return [as_run(row) for row in connection.execute(query)]
+
+
+def list_attempts(database: Database, run_id: int) -> list[Attempt]:
+    """A run's attempts, first to last."""
+    query = select(schema.attempts).where(schema.attempts.c.run_id == run_id)
+    with database.read() as connection:
+        return [
+            Attempt(
+                number=row.number,
+                worker=row.worker,
+                started_at=row.started_at,
+                ended_at=row.ended_at,
+                ending=row.ending,
+            )
+            for row in connection.execute(query.order_by(schema.attempts.c.number))
+        ]
+
+
+def held(run_id: int, attempt: int) -> tuple[Any, ...]:
+    """The condition that a run is this attempt's, and still runs."""
+    return (
+        schema.runs.c.id == run_id,
+        schema.runs.c.token == attempt,
+        schema.runs.c.state == State.RUNNING,
+    )
+
+
+def end_attempt(connection: Connection, run_id: int, attempt: int, ending: str) -> None:
+    """Note how an attempt ended; one that has ended keeps its ending."""
+    connection.execute(
+        update(schema.attempts)
+        .where(
+            schema.attempts.c.run_id == run_id,
+            schema.attempts.c.number == attempt,
+            schema.attempts.c.ending == "",
+        )
+        .values(ended_at=datetime.now(UTC), ending=stored_text(ending))
+    )
+
+
+def select_runs() -> Select[Any]:
+    """Runs with their repository's and commit's facts, as `as_run` takes them."""
+    runs, commits, repositories = schema.runs, schema.commits, schema.repositories
+    return select(
+        runs,
+        repositories.c.name.label("repo"),
+        repositories.c.host,
+        repositories.c.git_dir,
+        commits.c.tree,
+        commits.c.parents,
+        commits.c.refs,
+        commits.c.author,
+        commits.c.subject,
+    ).select_from(
+        runs.join(repositories, repositories.c.id == runs.c.repository_id).join(
+            commits,
+            (commits.c.repository_id == runs.c.repository_id) & (commits.c.commit == runs.c.commit),
+        )
+    )
+
+
+def as_run(row: Row[Any]) -> Run:
+    """A row of `select_runs` as a value."""
+    return Run(
+        id=row.id,
+        repo=row.repo,
+        host=row.host,
+        git_dir=row.git_dir,
+        commit=row.commit,
+        tree=row.tree,
+        parents=tuple(row.parents.split()),
+        refs=tuple(row.refs),
+        author=row.author,
+        subject=row.subject,
+        environment=row.environment,
+        ref=row.ref,
+        priority=row.priority,
+        state=State(row.state),
+        status=Status(row.status) if row.status else None,
+        reason=row.reason,
+        attempt=row.token,
+        tries=row.tries,
+        worker=row.worker,
+        beat=row.beat,
+        queued_at=row.queued_at,
+        sent_token=row.sent_token,
+        sent_at=row.sent_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        duration_s=row.duration_s,
+        counts=row.counts,
+        tests_known=row.tests_known,
+        tests_done=row.tests_done,
+        tests_failed=row.tests_failed,
+    )

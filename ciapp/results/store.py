@@ -1,0 +1,120 @@
+"""Reports in the ledger: stored whole, one per attempt, and given back.
+
+In:  a run's id and its attempt's report.
+Out: the run finished, in the same transaction; or, when the attempt is no longer the run's, the report kept
+     beside it as evidence.
+"""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, datetime
+
+import msgspec
+from sqlalchemy import select, update
+
+from ciapp.results import schema
+from ciapp.results.database import Database, stored_text
+from ciapp.results.report import Findings, Report, State, count_outcomes, to_json_types
+from ciapp.results.runs import Run, end_attempt, held
+
+
+def save_report(database: Database, run_id: int, report: Report) -> bool:
+    """Finish a run with what its attempt found; saving the same report again changes nothing.
+
+    A report that comes after another attempt began, or after a cancel, is kept beside the run as evidence
+    and False is returned.
+    """
+    now = datetime.now(UTC)
+    with database.write() as connection:
+        accepted = bool(
+            connection.execute(
+                update(schema.runs)
+                .where(*held(run_id, report.attempt))
+                .values(
+                    state=State.FINISHED,
+                    status=report.status.value,
+                    reason=stored_text(report.reason),
+                    finished_at=report.finished_at or now,
+                    duration_s=report.duration_s,
+                    counts=report.counts,
+                    tests_known=len(report.tests),
+                    tests_done=len(report.tests),
+                    tests_failed=sum(not test.outcome.is_good for test in report.tests),
+                )
+            ).rowcount
+        )
+        stored = connection.execute(
+            database.insert_new(schema.reports).values(
+                run_id=run_id,
+                attempt=report.attempt,
+                accepted=accepted,
+                stored_at=now,
+                document=pack_report(report),
+            )
+        )
+        end_attempt(connection, run_id, report.attempt, "reported" if accepted else "reported too late")
+        if stored.rowcount:
+            return accepted
+        return bool(
+            connection.scalar(
+                select(schema.reports.c.accepted).where(
+                    schema.reports.c.run_id == run_id, schema.reports.c.attempt == report.attempt
+                )
+            )
+        )
+
+
+def make_report(run: Run, findings: Findings, *, finished_at: datetime) -> Report:
+    """What an attempt found, with the run that it was about."""
+    return Report(
+        **{name: getattr(findings, name) for name in Findings.__struct_fields__},
+        repo=run.repo,
+        commit=run.commit,
+        tree=run.tree,
+        refs=run.refs,
+        author=run.author,
+        subject=run.subject,
+        environment=run.environment,
+        attempt=run.attempt,
+        worker=run.worker,
+        queued_at=run.queued_at,
+        started_at=run.started_at,
+        finished_at=finished_at,
+        counts=count_outcomes(findings.tests),
+    )
+
+
+def report_on(database: Database, run: Run) -> Report | None:
+    """What is to be said of a finished run; None while it has not finished.
+
+    A run that ended without a report (cancelled, or all attempts lost) has one made from its row.
+    """
+    if run.status is None or run.finished_at is None:
+        return None
+    stored = load_report(database, run.id, run.attempt)
+    if stored is not None and stored.status is run.status:
+        return stored
+    return make_report(run, Findings(status=run.status, reason=run.reason), finished_at=run.finished_at)
+
+
+def load_report(database: Database, run_id: int, attempt: int | None = None) -> Report | None:
+    """The report of an attempt; without one, the latest accepted report. None when there is none."""
+    query = select(schema.reports.c.document).where(schema.reports.c.run_id == run_id)
+    if attempt is None:
+        query = query.where(schema.reports.c.accepted).order_by(schema.reports.c.attempt.desc())
+    else:
+        query = query.where(schema.reports.c.attempt == attempt)
+    with database.read() as connection:
+        document = connection.scalar(query.limit(1))
+        return unpack_report(document) if document is not None else None
+
+
+def pack_report(report: Report) -> bytes:
+    """A report as the ledger and a worker's outbox keep it."""
+    return zlib.compress(msgspec.json.encode(to_json_types(report)), 1)
+
+
+def unpack_report(document: bytes) -> Report:
+    """The inverse of `pack_report`."""
+    return msgspec.json.decode(zlib.decompress(document), type=Report)

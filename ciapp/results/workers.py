@@ -1,0 +1,53 @@
+"""The workers that are there: what each said of itself when it was last heard of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from sqlalchemy import delete, select
+
+from ciapp.results import schema
+from ciapp.results.database import Database
+
+BEAT_EVERY_S = 5.0
+GONE_AFTER_S = 20.0  #: a worker that was silent for so long is not counted on
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """One Celery worker."""
+
+    name: str  #: Celery's node name: "celery@host"
+    host: str
+    slots: int  #: runs it tests at a time
+    sandbox: str  #: the level that its runs get
+    python: str  #: version of the interpreter that its runs get by default
+    started_at: datetime
+    seen_at: datetime
+
+    def is_here(self, now: datetime) -> bool:
+        """Whether it was heard of lately. A worker from the future counts: some clock is wrong."""
+        return self.seen_at > now - timedelta(seconds=GONE_AFTER_S)
+
+
+def worker_is_here(database: Database, worker: Worker) -> None:
+    """Add a worker, or note that it is still there."""
+    with database.write() as connection:
+        changed = ("host", "slots", "sandbox", "python", "started_at", "seen_at")
+        row = msgspec.structs.asdict(worker) | {"seen_at": datetime.now(UTC)}
+        connection.execute(database.upsert(schema.workers, ("name",), changed).values(**row))
+
+
+def worker_has_left(database: Database, name: str) -> None:
+    """Forget a worker that stopped."""
+    with database.write() as connection:
+        connection.execute(delete(schema.workers).where(schema.workers.c.name == name))
+
+
+def list_workers(database: Database) -> list[Worker]:
+    """The workers that are there, by name."""
+    now = datetime.now(UTC)
+    with database.read() as connection:
+        rows = connection.execute(select(schema.workers).order_by(schema.workers.c.name)).all()
+    workers = [msgspec.convert(row._asdict(), Worker) for row in rows]
+    return [worker for worker in workers if worker.is_here(now)]

@@ -1,0 +1,169 @@
+"""A commit's own configuration: `.ciapp.toml` at its root, or `[tool.ciapp]` in its pyproject.toml.
+
+In:  the checkout, the server's defaults for the repository, and the server's limits.
+Out: one `Project`; a ProjectError that names file, line and what is wrong.
+
+The files are the commit's, so nothing about them is believed: they may be links, folders, or huge.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ciapp.errors import ProjectError
+from ciapp.settings import Limits, explain_validation
+
+OWN_FILE, SHARED_FILE = ".ciapp.toml", "pyproject.toml"
+LARGEST_BYTES = 1 << 20
+START_FOLDERS = ("tests", "test")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class UnittestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the tests are found; paths from the checkout's root."""
+
+    start: str = ""  #: empty: tests/, else test/, else the root
+    pattern: str = "test*.py"
+    top: str = ""  #: empty: the root when the start folder is a package, else the start folder
+
+
+class ProjectLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the commit asks to be held to; below the server's limits."""
+
+    test_s: float | None = None
+    run_s: float | None = None
+    memory_mib: int | None = None
+
+
+class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything a commit may say about how it is tested."""
+
+    unittest: UnittestConfig = UnittestConfig()
+    env: dict[str, str] = {}  #: `{checkout}` in a value stands for the checkout's folder
+    limits: ProjectLimits = ProjectLimits()
+
+
+def load_project(checkout: Path, defaults: dict[str, Any], limits: Limits) -> Project:
+    """What applies to this checkout. Raises ProjectError when the commit's configuration is unusable.
+
+    `defaults` are the server's, and stand where the commit says nothing. The start folder is filled in.
+    """
+    name, text, data = _read_configuration(checkout)
+    try:
+        project = msgspec.convert(_merge(defaults, data), Project)
+    except msgspec.ValidationError as error:
+        said = explain_validation(error, Project)
+        raise ProjectError(f"{_place(name, text, said)}: {said}") from error
+    _check_limits(project.limits, limits, name, text)
+    for variable in project.env:
+        if not VARIABLE.fullmatch(variable) or "\0" in project.env[variable]:
+            raise ProjectError(
+                f"{_place(name, text, variable)}: {variable!r} is no environment variable's name"
+            )
+    return msgspec.structs.replace(project, unittest=_find_start(checkout, project.unittest, name, text))
+
+
+def lower_limits(limits: Limits, project: Project) -> Limits:
+    """The server's limits with what the commit asks for."""
+    asked = msgspec.structs.asdict(project.limits)
+    return msgspec.structs.replace(
+        limits, **{name: value for name, value in asked.items() if value is not None}
+    )
+
+
+def _read_configuration(checkout: Path) -> tuple[str, str, dict[str, Any]]:
+    own = _read_text(checkout / OWN_FILE)
+    if own is not None:
+        return OWN_FILE, own, _parse(OWN_FILE, own)
+    shared = _read_text(checkout / SHARED_FILE)
+    if shared is None or "tool.ciapp" not in shared:
+        return OWN_FILE, "", {}
+    tool = _parse(SHARED_FILE, shared).get("tool")
+    section = tool.get("ciapp") if isinstance(tool, dict) else None
+    if section is not None and not isinstance(section, dict):
+        raise ProjectError(f"{SHARED_FILE}: tool.ciapp is no table; write [tool.ciapp]")
+    return SHARED_FILE, shared, section or {}
+
+
+def _read_text(file: Path) -> str | None:
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ProjectError(f"{file.name} cannot be read: {error.strerror}; make it a plain file") from error
+    with os.fdopen(descriptor, "rb") as opened:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST_BYTES:
+            raise ProjectError(f"{file.name} is no plain file of at most {LARGEST_BYTES} bytes")
+        try:
+            return opened.read(LARGEST_BYTES).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ProjectError(f"{file.name} is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _parse(name: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ProjectError(f"{name} is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ProjectError(f"{name} is nested too deep to be read") from error
+
+
+def _merge(defaults: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults)
+    for key, value in data.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _check_limits(asked: ProjectLimits, limits: Limits, name: str, text: str) -> None:
+    for key, value in msgspec.structs.asdict(asked).items():
+        most = getattr(limits, key)
+        if value is not None and not 0 < value <= most:
+            raise ProjectError(
+                f"{_place(name, text, key)}: limits.{key} is {value}; the server allows more than 0, up to {most}"
+            )
+
+
+def _find_start(checkout: Path, config: UnittestConfig, name: str, text: str) -> UnittestConfig:
+    start = config.start or next((one for one in START_FOLDERS if (checkout / one).is_dir()), ".")
+    for key, value in (("start", start), ("top", config.top or ".")):
+        inside = Path(os.path.normpath(value))
+        if inside.is_absolute() or ".." in inside.parts:
+            raise ProjectError(
+                f"{_place(name, text, key)}: unittest.{key} {value!r} leads out of the checkout"
+            )
+    if not (checkout / start).is_dir() and not _is_module(checkout, start):
+        raise ProjectError(
+            f"{_place(name, text, 'start')}: unittest.start {start!r} is no folder of the commit"
+        )
+    top = config.top or ("." if (checkout / start / "__init__.py").is_file() else start)
+    return msgspec.structs.replace(config, start=start, top=top)
+
+
+def _is_module(checkout: Path, start: str) -> bool:
+    """unittest takes a dotted name as well as a folder."""
+    return (
+        re.fullmatch(r"[A-Za-z_][\w.]*", start) is not None and (checkout / start.replace(".", "/")).is_dir()
+    )
+
+
+def _place(name: str, text: str, said: str) -> str:
+    """File and line of the key that a sentence speaks of; the file alone when it is not to be found."""
+    quoted = re.search(r"'([\w.\[\]-]+)'", said)
+    key = (quoted.group(1) if quoted else said).split(".")[-1].removesuffix("[...]")
+    pattern = re.compile(rf"^\s*(?:\[[^\]]*)?[\"']?{re.escape(key)}[\"']?\s*[=\].]")
+    for number, line in enumerate(text.splitlines(), 1):
+        if pattern.match(line):
+            return f"{name}:{number}"
+    return name
