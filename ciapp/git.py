@@ -94,7 +94,7 @@ class Repository:
     def refs(self) -> dict[str, str]:
         """Every ref and the object it names, tags unpeeled."""
         listed = self.run("for-each-ref", "--format=%(objectname) %(refname)")
-        return {name: value for value, name in (line.split(" ", 1) for line in listed.splitlines())}
+        return {name: value for value, name in (line.split(" ", 1) for line in listed.split("\n") if line)}
 
     def has_commit(self, commit: str) -> bool:
         """Whether the commit and its tree are here."""

@@ -9,6 +9,7 @@ in between, whatever the busy timeout. So a write transaction takes the write lo
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from ciapp.results.schema import HEAD_REVISION
 
 BUSY_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 5
+UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")  #: NUL, and surrogates: bytes that were not UTF-8
 MIGRATION_LOCK = 0x63696170  #: PostgreSQL advisory lock: "ciap"
 
 
@@ -65,7 +67,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed at the end of the block, or leaves no trace."""
         with self._said(), self.engine.connect() as connection:
-            connection = connection.execution_options(ciapp_write=True)
+            connection = connection.execution_options(ciapp_write=True, preserve_rowcount=True)
             with connection.begin():
                 yield connection
 
@@ -127,8 +129,14 @@ def stored_text(text: str) -> str:
 
     Ref names cannot hold a backslash, so this keeps them apart from each other.
     """
-    escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return escaped.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return UNSTORABLE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def _make_engine(url: str) -> Engine:

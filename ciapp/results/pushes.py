@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, select, update
 
 from ciapp.errors import UsageError
 from ciapp.git import NULL_IDS, Commit
@@ -177,20 +177,16 @@ def record_push(
         return Recorded(push_id=int(added), commits=new_commits, runs=new_runs)
 
 
-def pinned_pushes(database: Database, repository_id: int) -> list[tuple[int, bool]]:
-    """Pushes whose tips are pinned in the repository, and whether all their runs have ended."""
-    open_runs = (
-        select(func.count())
-        .where(schema.runs.c.push_id == schema.pushes.c.id, schema.runs.c.state != State.FINISHED)
-        .scalar_subquery()
+def settled_pushes(database: Database, repository_id: int) -> dict[int, str]:
+    """Pushes whose tips may be pinned and whose runs have all ended: id → record."""
+    open_runs = select(schema.runs.c.id).where(
+        schema.runs.c.push_id == schema.pushes.c.id, schema.runs.c.state != State.FINISHED
     )
-    query = (
-        select(schema.pushes.c.id, open_runs)
-        .where(schema.pushes.c.repository_id == repository_id, schema.pushes.c.pinned)
-        .order_by(schema.pushes.c.id)
+    query = select(schema.pushes.c.id, schema.pushes.c.record).where(
+        schema.pushes.c.repository_id == repository_id, schema.pushes.c.pinned, ~open_runs.exists()
     )
     with database.read() as connection:
-        return [(int(push_id), not waiting) for push_id, waiting in connection.execute(query)]
+        return {int(push_id): str(record) for push_id, record in connection.execute(query)}
 
 
 def mark_unpinned(database: Database, push_ids: Sequence[int]) -> None:

@@ -88,20 +88,41 @@ def next_runs(database: Database, limit: int) -> list[Run]:
     return [run for *_, run in sorted(candidates, key=lambda candidate: candidate[:3])][:limit]
 
 
-def mark_sent(database: Database, sent: Sequence[Run]) -> None:
-    """Note that messages for the next attempts of these runs were sent."""
-    runs = schema.runs.c
+def reserve_runs(database: Database, runs: Sequence[Run]) -> list[Run]:
+    """Take it on to send messages for these runs; returns those that no other dispatcher took first."""
+    columns = schema.runs.c
     now = datetime.now(UTC)
+    reserved = []
     with database.write() as connection:
-        for run in sent:
-            connection.execute(
+        for run in runs:
+            taken = connection.execute(
                 update(schema.runs)
-                .where(runs.id == run.id, runs.token == run.attempt, runs.state == State.QUEUED)
+                .where(
+                    columns.id == run.id,
+                    columns.token == run.attempt,
+                    columns.state == State.QUEUED,
+                    columns.sends == run.sends,
+                    columns.sent_token == run.sent_token,
+                )
                 .values(
-                    sends=(runs.sends + 1) if run.sent_token == run.attempt + 1 else 1,
+                    sends=run.sends + 1 if run.sent_token == run.attempt + 1 else 1,
                     sent_token=run.attempt + 1,
                     sent_at=now,
                 )
+            )
+            if taken.rowcount:
+                reserved.append(run)
+    return reserved
+
+
+def release_runs(database: Database, runs: Sequence[Run]) -> None:
+    """Undo `reserve_runs`: the broker did not take the messages."""
+    with database.write() as connection:
+        for run in runs:
+            connection.execute(
+                update(schema.runs)
+                .where(schema.runs.c.id == run.id, schema.runs.c.token == run.attempt)
+                .values(sent_token=run.sent_token, sends=run.sends)
             )
 
 
@@ -119,10 +140,10 @@ def unanswered_runs(database: Database) -> list[Run]:
         ),
     )
     with database.read() as connection:
-        found = [(row.sends, as_run(row)) for row in connection.execute(query.order_by(runs.id))]
-    return [run for sends, run in found if _is_unanswered(run, sends, now)]
+        found = [as_run(row) for row in connection.execute(query.order_by(runs.id))]
+    return [run for run in found if _is_unanswered(run, now)]
 
 
-def _is_unanswered(run: Run, sends: int, now: datetime) -> bool:
-    patience_s = min(RESEND_AFTER_S * 2 ** min(sends - 1, 10), RESEND_AT_MOST_S)
+def _is_unanswered(run: Run, now: datetime) -> bool:
+    patience_s = min(RESEND_AFTER_S * 2 ** min(run.sends - 1, 10), RESEND_AT_MOST_S)
     return run.sent_at is not None and abs((now - run.sent_at).total_seconds()) >= patience_s

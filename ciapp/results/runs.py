@@ -49,7 +49,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     beat: int
     queued_at: datetime
-    sent_token: int
+    sent_token: int  #: the attempt that a message was last sent for
+    sends: int  #: messages sent for it
     sent_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
@@ -140,9 +141,12 @@ def beat_run(database: Database, run_id: int, *, attempt: int, known: int, done:
         return bool(kept.rowcount)
 
 
-def lose_attempt(database: Database, run_id: int, *, attempt: int, reason: str, tries: int) -> bool:
+def lose_attempt(
+    database: Database, run_id: int, *, attempt: int, reason: str, tries: int, forgiven: bool = False
+) -> bool:
     """End an attempt without a report: the run is queued again, or after `tries` ends as infra-error.
 
+    A forgiven attempt (its worker was stopped in good order) is not counted, and followed at once.
     False when the run is no longer that attempt's; nothing is changed then.
     """
     now = datetime.now(UTC)
@@ -151,12 +155,13 @@ def lose_attempt(database: Database, run_id: int, *, attempt: int, reason: str, 
         if row is None:
             return False
         run = as_run(row)
-        if run.tries < tries:
-            wait_s = RETRY_AFTER_S[min(run.tries, len(RETRY_AFTER_S)) - 1]
+        if forgiven or run.tries < tries:
+            wait_s = 0 if forgiven else RETRY_AFTER_S[min(run.tries, len(RETRY_AFTER_S)) - 1]
             values: dict[str, Any] = {
                 "state": State.QUEUED,
                 "reason": stored_text(reason),
                 "worker": "",
+                "tries": run.tries - forgiven,
                 "not_before": now + timedelta(seconds=wait_s),
             }
         else:
@@ -323,6 +328,7 @@ def as_run(row: Row[Any]) -> Run:
         beat=row.beat,
         queued_at=row.queued_at,
         sent_token=row.sent_token,
+        sends=row.sends,
         sent_at=row.sent_at,
         started_at=row.started_at,
         finished_at=row.finished_at,

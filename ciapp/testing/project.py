@@ -130,9 +130,8 @@ def _check_limits(asked: ProjectLimits, limits: Limits, name: str, text: str) ->
     for key, value in msgspec.structs.asdict(asked).items():
         most = getattr(limits, key)
         if value is not None and not 0 < value <= most:
-            raise ProjectError(
-                f"{_place(name, text, key)}: limits.{key} is {value}; the server allows more than 0, up to {most}"
-            )
+            place = _place(name, text, key)
+            raise ProjectError(f"{place}: limits.{key} is {value}; give more than 0 and at most {most}")
 
 
 def _find_start(checkout: Path, config: UnittestConfig, name: str, text: str) -> UnittestConfig:

@@ -1,0 +1,125 @@
+"""The runs of a line of commits.
+
+In:  a repository's name and a revision, as a person writes it.
+Out: commits, newest first, with the facts of each and its runs.
+
+git knows what a revision means, where the repository is on this host; elsewhere the ledger knows commits by
+the start of their ids, and refs by what was last seen of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import select
+
+from ciapp.errors import GitError, NoSuchRunError, UsageError
+from ciapp.git import Repository
+from ciapp.results import schema
+from ciapp.results.database import Database
+from ciapp.results.pushes import KnownRepository
+from ciapp.results.runs import Run, find_runs
+
+REF_PREFIXES = ("", "refs/", "refs/heads/", "refs/tags/")
+
+
+class LoggedCommit(msgspec.Struct, frozen=True, kw_only=True):
+    """A commit of a line of history, and what is known of its tests."""
+
+    commit: str
+    author: str
+    subject: str
+    runs: tuple[Run, ...]  #: one per environment; empty when it is not tested
+
+
+def resolve_revision(database: Database, repository: KnownRepository, revision: str, host: str) -> str:
+    """The commit that a revision names. Raises UsageError when it names none."""
+    if repository.host == host and Path(repository.git_dir).is_dir():
+        try:
+            return Repository(Path(repository.git_dir)).resolve_commit(revision)
+        except GitError as error:
+            raise UsageError(
+                f"{repository.name} has no revision {revision!r}; see `ciapp log {repository.name}`"
+            ) from error
+    found = _known_commits(database, repository.id, revision)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(
+            f"{revision!r} is the start of several commits of {repository.name}; give more of it"
+        )
+    raise UsageError(
+        f"the ledger knows no commit {revision!r} of {repository.name}, which is on {repository.host}; "
+        "give a commit id or a branch"
+    )
+
+
+def commit_log(
+    database: Database, repository: KnownRepository, revision: str, host: str, limit: int
+) -> list[LoggedCommit]:
+    """At most `limit` commits from a revision back, newest first. Raises UsageError for an unknown one."""
+    tip = resolve_revision(database, repository, revision, host)
+    if repository.host == host and Path(repository.git_dir).is_dir():
+        lines = Repository(Path(repository.git_dir)).run(
+            "log", f"--max-count={limit}", "--format=%H%x00%an <%ae>%x00%s", "--encoding=UTF-8", tip, "--"
+        )
+        commits = [tuple(line.split("\0", 2)) for line in lines.split("\n") if line]
+    else:
+        commits = _logged_in_ledger(database, repository.id, tip, limit)
+    runs: dict[str, list[Run]] = {}
+    for run in find_runs(database, repository.name, [commit for commit, *_ in commits]):
+        runs.setdefault(run.commit, []).append(run)
+    return [
+        LoggedCommit(commit=commit, author=author, subject=subject, runs=tuple(runs.get(commit, ())))
+        for commit, author, subject in commits
+    ]
+
+
+def runs_of(database: Database, repository: KnownRepository, commit: str) -> list[Run]:
+    """The runs of one commit, at least one. Raises NoSuchRunError when it was never to be tested."""
+    runs = find_runs(database, repository.name, [commit])
+    if not runs:
+        raise NoSuchRunError(
+            f"commit {commit[:12]} of {repository.name} has no run; "
+            f"queue one with `ciapp rerun {repository.name} {commit[:12]}`"
+        )
+    return runs
+
+
+def _known_commits(database: Database, repository_id: int, revision: str) -> list[str]:
+    commits, refs = schema.commits.c, schema.refs.c
+    with database.read() as connection:
+        for prefix in REF_PREFIXES:
+            value = connection.scalar(
+                select(refs.value).where(refs.repository_id == repository_id, refs.name == prefix + revision)
+            )
+            if value is not None:
+                return [value]
+        if len(revision) < 4 or not set(revision) <= set("0123456789abcdef"):
+            return []
+        query = select(commits.commit).where(
+            commits.repository_id == repository_id, commits.commit.startswith(revision, autoescape=True)
+        )
+        return list(connection.scalars(query.limit(2)))
+
+
+def _logged_in_ledger(
+    database: Database, repository_id: int, tip: str, limit: int
+) -> list[tuple[str, str, str]]:
+    """First parents from a tip back, as far as the ledger knows them."""
+    commits = schema.commits.c
+    found: list[tuple[str, str, str]] = []
+    following = tip
+    with database.read() as connection:
+        while following and len(found) < limit:
+            row = connection.execute(
+                select(schema.commits).where(
+                    commits.repository_id == repository_id, commits.commit == following
+                )
+            ).one_or_none()
+            if row is None:
+                break
+            found.append((row.commit, row.author, row.subject))
+            following = row.parents.split()[0] if row.parents else ""
+    return found
