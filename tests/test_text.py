@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ciapp.outlets.text import render_report, shown_name
+from ciapp.outlets.text import render_report
 from ciapp.results.report import Outcome, Status
 from ciapp.results.report import TestResult as Result  # pytest collects what is called Test…
 from tests.support.reports import fixture, report, result, subtest
@@ -180,22 +180,6 @@ class TestBeyondUnittest(unittest.TestCase):
                 text = body(render_report(report(result(outcome))))
                 self.assertEqual(1, len(text.splitlines()[0]))
                 self.assertEqual(outcome is not Outcome.PASSED, "=1)" in text)
-
-
-class TestNames(unittest.TestCase):
-    def test_a_name_is_the_method_and_the_whole_id(self):
-        for test_id, name in {
-            "tests.test_app.TestApp.test_x": "test_x (tests.test_app.TestApp.test_x)",
-            "alone": "alone (alone)",
-            "m.T.test_round (1.5, 'a.b')": "test_round (1.5, 'a.b') (m.T.test_round (1.5, 'a.b'))",
-            "m.T.test_round[a.b]": "test_round[a.b] (m.T.test_round[a.b])",
-            "": " ()",
-        }.items():
-            with self.subTest(test_id=test_id):
-                self.assertEqual(name, shown_name(result("passed", test_id)))
-
-    def test_the_second_test_of_an_id_is_numbered(self):
-        self.assertEqual("t (m.t) #2", shown_name(result("passed", "m.t", ordinal=1)))
 
     def test_a_very_long_name_is_shortened(self):
         text = render_report(report(result("failed", "m.T.test_" + "x" * 5000)))

@@ -12,7 +12,6 @@ manner.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from itertools import accumulate
 
 import msgspec
 
+from ciapp.outlets.names import unittest_name
 from ciapp.outlets.terminal import (
     Color,
     cut_to_width,
@@ -153,17 +153,6 @@ def render_log_line(line: LogLine, *, width: int = 0, color: bool = False) -> st
     return shown
 
 
-def shown_name(test: TestResult) -> str:
-    """As unittest shows a test: "test_x (tests.test_app.TestApp.test_x)"; " #2" for a second of that id."""
-    again = f" #{test.ordinal + 1}" if test.ordinal else ""
-    if test.outcome is Outcome.LOAD_ERROR:
-        return f"{test.id} (unittest.loader._FailedTest.{test.id}){again}"
-    # Ids end in whatever a suite likes, "test_x (1.5)": only dots before a blank or a bracket divide names.
-    dotted = re.match(r"[^\s(\[<'\"]*", test.id)
-    method = test.id[test.id.rfind(".", 0, dotted.end() if dotted else None) + 1 :]
-    return f"{method} ({test.id}){again}"
-
-
 def _header(report: Report) -> str:
     refs = ", ".join(ref.removeprefix("refs/heads/") for ref in report.refs)
     environment = f"Python {report.python}" if report.python else ""
@@ -218,7 +207,7 @@ def _fixture_event(fixture: FixtureResult) -> _Event:
 
 def _test_events(test: TestResult) -> Iterator[_Event]:
     """The subtests that did not pass, then the test itself, unless those explain its outcome already."""
-    name = shown_name(test)
+    name = unittest_name(test)
     subtests = [subtest for subtest in test.subtests if subtest.outcome is not Outcome.PASSED]
     explained = {subtest.outcome for subtest in subtests} | ({Outcome.PASSED} if subtests else set())
     if not test.traceback and test.outcome in explained:
