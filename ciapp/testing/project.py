@@ -65,7 +65,7 @@ def load_project(checkout: Path, defaults: dict[str, Any], limits: Limits) -> Pr
     for variable in project.env:
         if not VARIABLE.fullmatch(variable) or "\0" in project.env[variable]:
             raise ProjectError(
-                f"{_place(name, text, variable)}: {variable!r} is no environment variable's name"
+                f"{_place(name, text, variable)}: {variable!r} cannot be an environment variable; rename it"
             )
     return msgspec.structs.replace(project, unittest=_find_start(checkout, project.unittest, name, text))
 
@@ -99,14 +99,15 @@ def _read_text(file: Path) -> str | None:
         return None
     except OSError as error:
         raise ProjectError(f"{file.name} cannot be read: {error.strerror}; make it a plain file") from error
-    with os.fdopen(descriptor, "rb") as opened:
+    try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST_BYTES:
             raise ProjectError(f"{file.name} is no plain file of at most {LARGEST_BYTES} bytes")
-        try:
-            return opened.read(LARGEST_BYTES).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ProjectError(f"{file.name} is not UTF-8: {error.reason} at byte {error.start}") from error
+        return os.read(descriptor, LARGEST_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ProjectError(f"{file.name} is not UTF-8: {error.reason} at byte {error.start}") from error
+    finally:
+        os.close(descriptor)
 
 
 def _parse(name: str, text: str) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _find_start(checkout: Path, config: UnittestConfig, name: str, text: str) ->
             )
     if not (checkout / start).is_dir() and not _is_module(checkout, start):
         raise ProjectError(
-            f"{_place(name, text, 'start')}: unittest.start {start!r} is no folder of the commit"
+            f"{_place(name, text, 'start')}: unittest.start {start!r} is no folder of the commit; name one"
         )
     top = config.top or ("." if (checkout / start / "__init__.py").is_file() else start)
     return msgspec.structs.replace(config, start=start, top=top)

@@ -1,0 +1,14 @@
+"""Flower's settings: `celery -A ciapp flower --conf=config/flowerconfig.py`.
+
+Flower shows what happens now; the record is the ledger. Anybody who reaches its port can read it, so it
+listens on this machine alone: put a web server that knows your people in front of it, or set `basic_auth`.
+"""
+
+import os
+
+address = os.environ.get("CIAPP_MONITOR_ADDRESS", "127.0.0.1")
+port = int(os.environ.get("CIAPP_MONITOR_PORT", "5555"))
+# The run's state is changed through ciapp (`ciapp cancel`, `ciapp rerun`), never behind the ledger's back.
+read_only = True
+max_tasks = 10000
+tasks_columns = "name,uuid,state,args,received,started,runtime,worker"

@@ -1,0 +1,124 @@
+"""A commit's own configuration, and what is said of a bad one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unittest
+from pathlib import Path
+
+from ciapp.errors import ProjectError
+from ciapp.settings import Limits
+from ciapp.testing.project import Project, load_project, lower_limits
+
+
+class TestProject(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.checkout = Path(folder.name)
+
+    def load(self, text: str | None = None, *, file: str = ".ciapp.toml", **defaults: object) -> Project:
+        if text is not None:
+            (self.checkout / file).write_text(text)
+        return load_project(self.checkout, dict(defaults), Limits())
+
+    def refused(self, text: str, sentence: str) -> None:
+        with self.assertRaises(ProjectError) as caught:
+            self.load(text)
+        self.assertEqual(sentence, str(caught.exception))
+
+    def folder(self, *names: str) -> None:
+        for name in names:
+            (self.checkout / name).mkdir(parents=True)
+
+    def test_without_configuration_the_tests_folder_is_the_start(self):
+        self.assertEqual(".", self.load().unittest.start)
+        self.folder("test")
+        self.assertEqual(("test", "test"), (self.load().unittest.start, self.load().unittest.top))
+        self.folder("tests")
+        self.assertEqual("tests", self.load().unittest.start)
+
+    def test_a_start_folder_that_is_a_package_is_imported_from_the_root(self):
+        self.folder("tests")
+        (self.checkout / "tests" / "__init__.py").touch()
+        self.assertEqual(("tests", "."), (self.load().unittest.start, self.load().unittest.top))
+
+    def test_pyproject_may_hold_it_and_the_own_file_wins(self):
+        self.folder("spec", "own")
+        self.load('[tool.ciapp.unittest]\nstart = "spec"\n', file="pyproject.toml")
+        self.assertEqual("spec", self.load().unittest.start)
+        self.assertEqual("own", self.load('[unittest]\nstart = "own"').unittest.start)
+
+    def test_the_servers_defaults_stand_where_the_commit_says_nothing(self):
+        self.folder("spec")
+        project = self.load(
+            '[unittest]\npattern = "check_*.py"', unittest={"start": "spec", "pattern": "x"}, env={"A": "1"}
+        )
+        self.assertEqual(("spec", "check_*.py"), (project.unittest.start, project.unittest.pattern))
+        self.assertEqual({"A": "1"}, project.env)
+
+    def test_an_unknown_key_is_said_with_file_and_line(self):
+        self.refused(
+            "\n[unittest]\npatern = 'x'",
+            ".ciapp.toml:3: unknown setting 'unittest.patern'; did you mean 'pattern'?",
+        )
+
+    def test_a_wrong_type_is_said_with_file_and_line(self):
+        self.refused(
+            "[limits]\nrun_s = 'long'",
+            ".ciapp.toml:2: setting 'limits.run_s': expected `float | null`, got `str`; correct it",
+        )
+
+    def test_a_limit_above_the_servers_is_refused(self):
+        self.refused(
+            "[limits]\ntest_s = 61", ".ciapp.toml:2: limits.test_s is 61.0; give more than 0 and at most 60.0"
+        )
+        self.refused(
+            "[limits]\ntest_s = 0", ".ciapp.toml:2: limits.test_s is 0.0; give more than 0 and at most 60.0"
+        )
+
+    def test_a_limit_below_the_servers_holds(self):
+        limits = lower_limits(Limits(), self.load("[limits]\ntest_s = 5"))
+        self.assertEqual((5.0, Limits().run_s), (limits.test_s, limits.run_s))
+
+    def test_a_start_folder_that_is_not_there_or_outside_is_refused(self):
+        self.refused(
+            "[unittest]\nstart = 'nowhere'",
+            ".ciapp.toml:2: unittest.start 'nowhere' is no folder of the commit; name one",
+        )
+        for outside in ("..", "/etc", "a/../../b"):
+            with self.subTest(outside), self.assertRaisesRegex(ProjectError, "leads out of the checkout"):
+                self.load(f"[unittest]\nstart = '{outside}'")
+
+    def test_broken_toml_is_said_with_its_line(self):
+        with self.assertRaisesRegex(ProjectError, r"\.ciapp\.toml is not valid TOML: .*line 2"):
+            self.load("[unittest]\nstart = ]")
+
+    def test_a_name_that_is_no_environment_variable_is_refused(self):
+        with self.assertRaisesRegex(
+            ProjectError, r"\.ciapp\.toml:2: 'A-B' cannot be an environment variable"
+        ):
+            self.load("[env]\nA-B = 'x'")
+
+    def test_a_link_a_folder_a_fifo_and_a_huge_file_are_refused_unread(self):
+        file = self.checkout / ".ciapp.toml"
+        secret = self.checkout / "secret"
+        secret.write_text("password = 'x'")
+        makers = {
+            "link": lambda: file.symlink_to(secret),
+            "folder": file.mkdir,
+            "fifo": lambda: os.mkfifo(file),
+            "huge": lambda: file.write_text("#" * (2 << 20)),
+        }
+        for name, make in makers.items():
+            with self.subTest(name):
+                make()
+                with self.assertRaises(ProjectError) as caught:
+                    self.load()
+                self.assertNotIn("password", str(caught.exception))
+                file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
+
+
+if __name__ == "__main__":
+    unittest.main()
