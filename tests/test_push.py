@@ -40,7 +40,7 @@ class PushTest(unittest.TestCase):
         """Commits without files on main of the bare repository, quickly."""
         lines = []
         for number in range(count):
-            text = f"{subject} {number}"
+            text = f"Number {number}"
             lines.append(f"commit refs/heads/main\ncommitter Ann <ann@example.org> {1000 + number} +0000")
             lines.append(f"data {len(text)}\n{text}")
         git(self.bare, "fast-import", "--quiet", stdin="\n".join([*lines, ""]))
