@@ -1,0 +1,169 @@
+"""Read what the hook wrote: one spool record per push.
+
+In:  the files in <git dir>/ciapp/spool/, written by hooks/post-receive, which describes their form.
+Out: records, oldest first; what is no record is moved to spool/rejected/, with a warning that says why.
+
+Anybody who may push can write into this folder, so a file there is a claim: its type, size and form are
+looked at before it is believed, and none of it can stop the reader. A push whose record is rejected is found
+again by comparing the repository's refs with the ledger.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import stat
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from ciapp.intake.push import RefUpdate
+
+logger = logging.getLogger(__name__)
+
+FIRST_LINE = "ciapp-push 1"
+REJECTED = "rejected"
+PART_SUFFIX = ".part"  #: of a record that a hook is writing; its name starts with a dot
+STALE_PART_S = 3600.0  #: a part so old belongs to a hook that was killed
+SIZE_LIMIT = 64 * 2**20  #: bytes; about 600,000 ref updates
+REF_UPDATE = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64}) (refs/.+)")
+
+
+class SpoolRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One push, as its hook recorded it."""
+
+    id: str  #: the file's name; no two pushes to a repository share one
+    path: Path
+    received_at: datetime  #: by the hook's clock; aware, UTC
+    pusher: str  #: the name the git server gave; may be empty
+    options: tuple[str, ...]  #: of `git push -o`, in order
+    updates: tuple[RefUpdate, ...]  #: in git's order
+
+    def discard(self) -> None:
+        """Delete the file: the ledger holds the push now."""
+        self.path.unlink(missing_ok=True)
+
+
+class _NoRecordError(Exception):
+    """Why a file is no record."""
+
+
+def spool_folder(git_dir: Path) -> Path:
+    """Where the hook of a repository writes its records."""
+    return git_dir / "ciapp" / "spool"
+
+
+def read_records(git_dir: Path) -> list[SpoolRecord]:
+    """The records in a repository's spool, oldest first; empty without a spool. Never raises for a file."""
+    found = []
+    for path in _entries(spool_folder(git_dir)):
+        try:
+            if path.name.startswith("."):
+                _remove_stale_part(path)
+            elif path.name != REJECTED:
+                found.append(_read_record(path))
+        except _NoRecordError as error:
+            _reject(path, str(error))
+        except FileNotFoundError:
+            continue  # renamed by its hook, or taken by another dispatcher
+        except OSError as error:
+            _warn("spool file cannot be read", path, error.strerror or str(error))
+    # The clock of the record counts whole seconds, the file's own is finer.
+    found.sort(key=lambda each: (each[1].received_at, each[0], each[1].id))
+    return [record for _, record in found]
+
+
+def _entries(spool: Path) -> list[Path]:
+    try:
+        return sorted(spool.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        _warn("spool cannot be read", spool, error.strerror or str(error))
+        return []
+
+
+def _read_record(path: Path) -> tuple[int, SpoolRecord]:
+    """The record, and when its file was last written, in ns."""
+    try:
+        # Not to be led elsewhere by a symbolic link, nor kept waiting by a FIFO.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.EACCES, errno.ELOOP, errno.ENXIO}:
+            raise _NoRecordError(f"it cannot be opened ({error.strerror})") from error
+        raise
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise _NoRecordError("it is not a regular file")
+        if facts.st_size > SIZE_LIMIT:
+            raise _NoRecordError(f"it has {facts.st_size} bytes, a record has at most {SIZE_LIMIT}")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(SIZE_LIMIT)
+    finally:
+        os.close(descriptor)
+    return facts.st_mtime_ns, _parse_record(path, content.decode("utf-8", "surrogateescape"))
+
+
+def _parse_record(path: Path, text: str) -> SpoolRecord:
+    if not text:
+        raise _NoRecordError("it is empty")
+    head, _, body = text.partition("\n\n")
+    first, *header = head.split("\n")
+    if first != FIRST_LINE:
+        raise _NoRecordError(f"its first line is not {FIRST_LINE!r}")
+    if not body.endswith("\nend\n"):
+        raise _NoRecordError("it has no end line: it was cut, or never finished")
+    named = [line.partition(" ")[::2] for line in header]
+    fields = dict(named)
+    return SpoolRecord(
+        id=path.name,
+        path=path,
+        received_at=_parse_time(fields.get("time", "")),
+        pusher=fields.get("pusher", ""),
+        options=tuple(value for name, value in named if name == "option"),
+        updates=tuple(_parse_update(line) for line in body.removesuffix("\nend\n").split("\n")),
+    )
+
+
+def _parse_time(text: str) -> datetime:
+    try:
+        return datetime.fromtimestamp(int(text), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise _NoRecordError(f"its time is {text[:40]!r}") from error
+
+
+def _parse_update(line: str) -> RefUpdate:
+    matched = REF_UPDATE.fullmatch(line)
+    if matched is None or len(matched[1]) != len(matched[2]):
+        raise _NoRecordError(f"{line[:80]!r} is no ref update")
+    return RefUpdate(matched[1], matched[2], matched[3])
+
+
+def _remove_stale_part(path: Path) -> None:
+    if path.name.endswith(PART_SUFFIX) and time.time() - path.lstat().st_mtime > STALE_PART_S:
+        path.unlink()
+        _warn("spool file of a killed hook removed", path, "it was never finished")
+
+
+def _reject(path: Path, reason: str) -> None:
+    """Put a file out of the reader's way, and keep it for a person to look at."""
+    rejected = path.parent / REJECTED
+    try:
+        rejected.mkdir(exist_ok=True)
+        target, number = rejected / path.name, 1
+        while os.path.lexists(target):
+            target, number = rejected / f"{path.name}.{number}", number + 1
+        path.rename(target)
+    except OSError as error:
+        _warn("spool file cannot be moved", path, f"{reason}; {error.strerror}")
+    else:
+        _warn("spool file rejected", path, reason)
+
+
+def _warn(event: str, path: Path, reason: str) -> None:
+    logger.warning(event, extra={"path": str(path), "reason": reason})
