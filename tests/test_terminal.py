@@ -34,6 +34,7 @@ class TestEscaping(unittest.TestCase):
             "in\u200bvisible\ufeff\u00ad": r"in\u200bvisible\ufeff\xad",
             "lone \udcff surrogate": r"lone \udcff surrogate",
             "tagged\U000e0041": r"tagged\U000e0041",
+            "no character \uffff": r"no character \uffff",
             "line\u2028paragraph\u2029": r"line\u2028paragraph\u2029",
         }.items():
             with self.subTest(shown=shown):

@@ -158,6 +158,11 @@ class TestBeyondUnittest(unittest.TestCase):
 
         self.assertNotIn("Ran ", text)
 
+    def test_a_run_that_ended_early_says_how_many_tests_it_ran(self):
+        text = render_report(report(result("passed"), status=Status.TIMED_OUT))
+
+        self.assertIn("\nRan 1 test in 0.001s\n\nTIMED OUT\n", text)
+
     def test_warnings_come_last(self):
         text = render_report(report(result("passed"), warnings=("first", "second")))
 
@@ -173,6 +178,11 @@ class TestBeyondUnittest(unittest.TestCase):
         self.assertIn("\nline 3\n", failed)
         self.assertIn("\nline 202\n", failed)
         self.assertNotIn("line 202", passed)
+
+    def test_output_that_is_shown_whole_says_nothing_of_lines_left_out(self):
+        text = render_report(report(result("failed"), output="line\n" * 200))
+
+        self.assertIn("\nOUTPUT outside any test\n", text)
 
     def test_every_outcome_has_a_letter_and_every_bad_one_a_tally(self):
         for outcome in Outcome:
@@ -215,8 +225,16 @@ class TestHostileReports(unittest.TestCase):
         left = {character for character in text if unicodedata.category(character) in {"Cc", "Cs"}}
         self.assertLessEqual(left, {"\n", "\t"})
 
-    def test_a_subject_cannot_add_lines_of_its_own(self):
-        text = render_report(report(result("failed"), subject="Fix\nStatus:      passed", reason="a\nOK"))
+    def test_what_is_one_line_cannot_add_lines_of_its_own(self):
+        text = render_report(
+            report(
+                result("failed", "m.T.test_x\nOK"),
+                subject="Fix\nStatus:      passed",
+                reason="a\nOK",
+                warnings=("w\nOK",),
+            )
+        )
 
         self.assertIn("Subject:     Fix\\nStatus:      passed\n", text)
-        self.assertTrue(text.endswith("FAILED (failures=1): a\\nOK\n"), text)
+        self.assertNotIn("\nOK", text)
+        self.assertTrue(text.endswith("FAILED (failures=1): a\\nOK\n\nWarning: w\\nOK\n"), text)

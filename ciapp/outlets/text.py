@@ -23,7 +23,6 @@ from ciapp.outlets.names import unittest_name
 from ciapp.outlets.terminal import (
     Color,
     cut_to_width,
-    display_width,
     escape_line,
     escape_text,
     format_duration,
@@ -261,8 +260,7 @@ def _blocks(events: list[_Event]) -> Iterator[str]:
 
 
 def _heading(event: _Event) -> str:
-    name = escape_line(event.name)
-    return cut_to_width(name, NAME_WIDTH) if display_width(name) > NAME_WIDTH else name
+    return cut_to_width(escape_line(event.name), NAME_WIDTH)
 
 
 def _output_outside_tests(report: Report) -> Iterator[str]:
