@@ -1,0 +1,293 @@
+"""Put ciapp's post-receive hook into a repository, and take it out as if it had never been there.
+
+In:  a repository; its name in the ledger; how the hook may start ciapp.
+Out: the hook file; <git dir>/ciapp/ with spool, hook.conf and a note of what was changed; two git settings.
+
+The hard idea is to disturb nobody. A hook that was there is renamed beside ours and called by it, under its
+own name through a link in <git dir>/ciapp/chained/, since some hooks look at `$0`. A hooks folder that other
+repositories share is not written to: the repository gets a hooks folder of its own, full of links to the
+shared one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from ciapp.errors import CiError, UsageError
+from ciapp.git import find_git_dir
+from ciapp.intake.hook_settings import (
+    HOOKS_PATH,
+    OTHER_HOOKS,
+    add_setting,
+    find_hooks_folder,
+    restore_setting,
+    set_setting,
+    setting,
+)
+from ciapp.intake.push import OWN_REFS
+from ciapp.intake.spool import read_records, spool_folder
+from ciapp.settings import NAME_PATTERN
+
+HOOK = "post-receive"
+KEPT_HOOK = "post-receive.before-ciapp"
+OUR_LINE = b"# ciapp post-receive hook"  #: the second line of every version of our hook starts so
+NOTE = "install.json"
+OPTIONS_SETTING, OPTIONS_ON = "receive.advertisePushOptions", "true"
+HIDE_SETTING, HIDDEN = "receive.hideRefs", OWN_REFS.rstrip("/")
+
+
+class HookError(CiError):
+    """The hook could not be put into, or taken out of, a repository."""
+
+
+class Installation(msgspec.Struct, frozen=True, kw_only=True):
+    """The hook in one repository."""
+
+    name: str  #: the repository's name in the ledger
+    hook: Path  #: the file that git calls
+    chained: Path | None  #: the hook that was there before, which ours calls
+
+
+class _Note(msgspec.Struct, kw_only=True):
+    """What installing changes, kept in the repository until the hook is removed."""
+
+    name: str
+    hooks_folder: str  #: where our hook is; relative to the git directory, which may be moved
+    shared_folder: str = ""  #: the hooks folder that other repositories use as well, if there is one
+    made_folder: bool = False  #: whether the hooks folder was not there
+    settings: dict[str, list[str]]  #: what we change → its values before, in the repository's own file
+
+
+def install_hook(
+    path: Path, *, name: str | None, command: Sequence[str], config: Path | None, state_dir: Path | None
+) -> Installation:
+    """Put our hook into a repository, bare or not; doing it again refreshes hook.conf and the hook itself.
+
+    `name` is by default the one it was installed by, else the folder's without `.git`; `command` starts
+    ciapp, its first word an absolute path. Raises UsageError for a name that is none, GitError for a folder
+    that is no repository, HookError for what cannot be written.
+    """
+    git_dir = find_git_dir(path)
+    try:
+        return _install(git_dir, name, command, config, state_dir)
+    except OSError as error:
+        raise _as_hook_error(git_dir, "installed", error) from error
+
+
+def remove_hook(path: Path) -> list[str]:
+    """Take our hook out, and put back what was there; returns lines that say what was done.
+
+    A setting or a hook that somebody changed since stays as it is. Raises UsageError when there is no hook.
+    """
+    git_dir = find_git_dir(path)
+    note = _read_note(git_dir)
+    if note is None:
+        raise UsageError(f"{git_dir} has no hook of ciapp; there is nothing to remove")
+    unread = len(read_records(git_dir))
+    try:
+        restored = _undo(git_dir, note)
+        shutil.rmtree(git_dir / "ciapp")
+    except OSError as error:
+        raise _as_hook_error(git_dir, "removed", error) from error
+    lines = [f"hook of {note.name} removed from {git_dir}"]
+    if restored:
+        lines.append(f"git calls {restored} again, as before")
+    if unread:
+        lines.append(f"pushes forgotten that no dispatcher had read: {unread}")
+    return lines
+
+
+def is_installed(path: Path) -> bool:
+    """Whether git would call our hook after a push to this repository."""
+    git_dir = find_git_dir(path)
+    note = _read_note(git_dir)
+    if note is None:
+        return False
+    hook = git_dir / note.hooks_folder / HOOK
+    return _is_ours(hook) and os.access(hook, os.X_OK) and find_hooks_folder(git_dir).resolve() == hook.parent
+
+
+def _install(
+    git_dir: Path, name: str | None, command: Sequence[str], config: Path | None, state_dir: Path | None
+) -> Installation:
+    note = _read_note(git_dir)
+    name = name or (note.name if note else _default_name(git_dir))
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UsageError(f"{name!r} cannot name a repository; give --name letters, digits, '.', '_' and '-'")
+    if note is not None and find_hooks_folder(git_dir).resolve() != git_dir / note.hooks_folder:
+        # core.hooksPath was changed since: our hook is where git no longer looks.
+        _undo(git_dir, note)
+        note = None
+    for folder in (git_dir / "ciapp", spool_folder(git_dir)):
+        folder.mkdir(exist_ok=True)
+        _share_like_objects(git_dir, folder)
+    note = note or _plan(git_dir)
+    note.name = name
+    _write(git_dir / "ciapp" / NOTE, msgspec.json.format(msgspec.json.encode(note)), 0o644)
+    _write(git_dir / "ciapp" / "hook.conf", _hook_conf(git_dir, name, command, config, state_dir), 0o644)
+    _place_hook(git_dir, note)
+    set_setting(git_dir, OPTIONS_SETTING, OPTIONS_ON)
+    add_setting(git_dir, HIDE_SETTING, HIDDEN)
+    if note.shared_folder:
+        set_setting(git_dir, HOOKS_PATH, str(git_dir / note.hooks_folder))
+    if not is_installed(git_dir):
+        raise HookError(
+            f"git looks for the hooks of {git_dir} in {find_hooks_folder(git_dir)}, where ciapp's is not; "
+            f"unset {HOOKS_PATH} where `git config --show-origin {HOOKS_PATH}` finds it"
+        )
+    chained = git_dir / "ciapp" / "chained" / HOOK
+    return Installation(
+        name=name,
+        hook=git_dir / note.hooks_folder / HOOK,
+        chained=chained.readlink() if chained.exists() else None,
+    )
+
+
+def _plan(git_dir: Path) -> _Note:
+    """What is to be changed, and what is there now."""
+    keys = [OPTIONS_SETTING, HIDE_SETTING]
+    folder = find_hooks_folder(git_dir)
+    # A folder of this name may be a link to one that is shared.
+    target = folder.resolve()
+    if target.is_relative_to(git_dir):
+        hooks_folder, shared_folder = str(target.relative_to(git_dir)), ""
+    else:
+        hooks_folder, shared_folder = "ciapp/hooks", str(folder)
+        keys.append(HOOKS_PATH)
+    return _Note(
+        name="",
+        hooks_folder=hooks_folder,
+        shared_folder=shared_folder,
+        made_folder=not target.is_dir(),
+        settings={key: setting(git_dir, key, local=True) for key in keys},
+    )
+
+
+def _place_hook(git_dir: Path, note: _Note) -> None:
+    folder = git_dir / note.hooks_folder
+    folder.mkdir(exist_ok=True)
+    hook, kept = folder / HOOK, folder / KEPT_HOOK
+    if note.shared_folder:
+        _link_all(Path(note.shared_folder), folder)
+    elif os.path.lexists(hook) and not _is_ours(hook):
+        if os.path.lexists(kept):
+            raise UsageError(f"{hook} replaced ciapp's hook, and {kept} is there too; join the two into one")
+        # A second name for the old hook, then ours in place of the first: a push finds one or the other.
+        os.link(hook, kept, follow_symlinks=False)
+    content = resources.files("ciapp").joinpath("hooks", HOOK).read_bytes()
+    if not (_is_ours(hook) and hook.read_bytes() == content and os.access(hook, os.X_OK)):
+        _write(hook, content, 0o755)
+    if note.shared_folder or os.path.lexists(kept):
+        source = Path(note.shared_folder) if note.shared_folder else folder
+        chained = git_dir / "ciapp" / "chained"
+        chained.mkdir(exist_ok=True)
+        _link_all(source, chained)
+        _link(source / HOOK if note.shared_folder else kept, chained / HOOK)
+
+
+def _undo(git_dir: Path, note: _Note) -> Path | None:
+    """Put back hook, folder and settings; leaves <git dir>/ciapp/ with the spool. Returns the old hook."""
+    folder = git_dir / note.hooks_folder
+    hook, kept = folder / HOOK, folder / KEPT_HOOK
+    restored = None
+    if note.shared_folder:
+        restore_setting(git_dir, HOOKS_PATH, str(folder), note.settings[HOOKS_PATH])
+        shutil.rmtree(folder, ignore_errors=True)
+        restored = Path(note.shared_folder) / HOOK
+    elif _is_ours(hook):
+        if os.path.lexists(kept):
+            restored = kept.rename(hook)
+        else:
+            hook.unlink()
+        if note.made_folder and not any(folder.iterdir()):
+            folder.rmdir()
+    shutil.rmtree(git_dir / "ciapp" / "chained", ignore_errors=True)
+    restore_setting(git_dir, OPTIONS_SETTING, OPTIONS_ON, note.settings[OPTIONS_SETTING])
+    restore_setting(git_dir, HIDE_SETTING, HIDDEN, note.settings[HIDE_SETTING])
+    return restored if restored and restored.exists() else None
+
+
+def _default_name(git_dir: Path) -> str:
+    return (git_dir.parent if git_dir.name == ".git" else git_dir).name.removesuffix(".git")
+
+
+def _hook_conf(
+    git_dir: Path, name: str, command: Sequence[str], config: Path | None, state_dir: Path | None
+) -> bytes:
+    values = {
+        "name": name,
+        "command": shlex.join(command),
+        "config": str(config.absolute()) if config else "",
+        "state_dir": str(state_dir.absolute()) if state_dir else "",
+        "umask": f"{~(git_dir / 'objects').stat().st_mode & 0o777:03o}",
+    }
+    lines = [f"ciapp_{key}={shlex.quote(value)}\n" for key, value in values.items()]
+    return os.fsencode("# Written by `ciapp hook install`; read by the post-receive hook.\n" + "".join(lines))
+
+
+def _read_note(git_dir: Path) -> _Note | None:
+    note = git_dir / "ciapp" / NOTE
+    try:
+        return msgspec.json.decode(note.read_bytes(), type=_Note)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise HookError(f"{note} is damaged; delete it and run `ciapp hook install` again") from error
+
+
+def _is_ours(hook: Path) -> bool:
+    try:
+        return OUR_LINE in hook.read_bytes()[:200]
+    except OSError:
+        return False
+
+
+def _link_all(source: Path, target: Path) -> None:
+    """Links in `target` for all that is in `source`, but for post-receive.
+
+    And for hooks it does not have: to git a link to nothing is no hook, and it becomes one when the hook is
+    added there.
+    """
+    present = {entry.name for entry in source.iterdir()} if source.is_dir() else set()
+    for name in sorted((present | OTHER_HOOKS) - {HOOK, KEPT_HOOK}):
+        _link(source / name, target / name)
+
+
+def _link(source: Path, link: Path) -> None:
+    if link.is_symlink():
+        if link.readlink() == source:
+            return
+        link.unlink()
+    link.symlink_to(source)
+
+
+def _share_like_objects(git_dir: Path, folder: Path) -> None:
+    """Let those who may push write here: they are those who may write objects."""
+    objects, facts = (git_dir / "objects").stat(), folder.stat()
+    if (objects.st_uid, objects.st_gid) != (facts.st_uid, facts.st_gid):
+        owner = objects.st_uid if os.geteuid() == 0 else -1
+        os.chown(folder, owner, objects.st_gid)
+    folder.chmod(objects.st_mode & 0o7777)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """Write a file beside its place, then put it there: a push may read it at any moment."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(content)
+    part.chmod(mode)
+    part.rename(path)
+
+
+def _as_hook_error(git_dir: Path, done: str, error: OSError) -> HookError:
+    return HookError(
+        f"the hook of {git_dir} cannot be {done}: {error.filename}: {error.strerror}; "
+        "run this as the repository's owner"
+    )
