@@ -1,0 +1,51 @@
+"""The program that runs a commit's tests under the commit's interpreter, and the protocol it speaks.
+
+Standard library only, CPython 3.8 to 3.14. In the checkout it does what `python -m unittest discover -s START
+-p PATTERN -t TOP` does (same ids, order, sys.path, sys.argv, warning filters), and says on a channel of its
+own what happens. The exit status is no verdict.
+
+Start:  python CHILD/__main__.py ORDERS     cwd is the checkout, stdin is empty
+
+    ORDERS is a descriptor that holds one dict in marshal's format 2 (to be read before anything is imported):
+    nonce           text; 16 hexadecimal digits, new for each child
+    events          descriptor of the event channel
+    faults          descriptor for stack dumps: of a crash, or on request
+    dump            number of the signal that requests a dump of all threads' stacks
+    start, pattern, top     what unittest's discovery takes; top may be None
+    done            frozenset of (id, ordinal): tests that need not run any more
+    only            frozenset of (id, ordinal): nothing else is run; None: everything
+    skip            tuple of modules that ended an earlier child while they were imported
+
+Channels:  each is a pipe. The child moves its own ends up, out of the way of tests that close descriptors,
+and no program that a test starts inherits them.
+
+    stdout, stderr  what tests write, cut into scopes by markers:  \\x1e NONCE SPACE SCOPE \\x1e
+        SCOPE is the index of the test that is open from here; `fN` for the Nth fixture; `-` after a test, and
+        after a fixture that went well; `!` after a fixture that did not.
+    faults          text, as faulthandler writes it
+    events          lines:  NONCE SPACE JSON LF
+        JSON is an object, ASCII only, of `type`, `n` (0, 1, 2, ...: a gap means that lines were lost), and
+
+        hello               pid, python: the first line
+        unusable            message: discovery cannot start; the last line
+        loading             module: about to be imported by discovery
+        discovery-failed    message, traceback: discovery broke over the module being loaded; the last line
+        manifest            first, ids: tests in order; `first` is the index of ids[0]
+        listed              tests, unloaded, more: the manifest ends, nothing has run yet. Number of tests;
+                            files that match the pattern and were not loaded, `more` of them past the 100th
+        late                id: a test that the manifest lacks; its index is the next one
+        start               test: its index in the manifest
+        subtest             test, parameters, outcome, message, traceback
+        stop                test, outcome, duration (seconds), message, traceback, more: once per test; its
+                            start may be missing. `more` counts subtests without a line of their own
+        fixture             serial, phase, scope, tests: about to run for `tests`; over with the next line
+        fixture-failed      phase, scope, tests, message, traceback: those tests will not run
+        fixture-skipped     phase, scope, tests, message: those tests are skipped
+        stray               pid: of a forked copy that came back into the suite; its number means nothing
+        end                 threads: names of those that keep the process alive; the last line
+
+The id of a test is unittest's id(); that of a module which could not be loaded, or which skipped itself, is
+the module's name. Tests of one id are told apart by their ordinal in order of discovery.
+
+No end line, no pass. A child that can no longer write its events exits at once, with status 121.
+"""

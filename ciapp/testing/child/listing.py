@@ -1,0 +1,201 @@
+"""What discovery found: the manifest, and the files it passed over.
+
+In:  unittest's suite of tests.
+Out: ids in order, and a suite from which tests can be dropped before it runs.
+
+The hard idea: tests are told apart by the object, not by the id, which may belong to a hundred of them. The
+objects are held until they have run, as unittest's suite holds them; a copy that a suite makes is found by
+its id.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import unittest
+from fnmatch import fnmatch
+from unittest.suite import BaseTestSuite
+from unittest.util import strclass
+
+from .channel import Channel, clean, quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of this
+    from typing import Any, Iterator
+
+__unittest = True
+
+_plain: Any = unittest.TestLoader
+
+CHUNK = 200  #: ids per manifest line
+UNLOADED_SHOWN = 100
+ENTRIES_LOOKED_AT = 20_000  #: of the start directory's tree, in search of files that were not loaded
+
+
+def is_failed_load(test: Any) -> bool:
+    """Whether discovery put this test in place of a module it could not load."""
+    return type(test).__name__ == "_FailedTest" and type(test).__module__ == "unittest.loader"
+
+
+def name_of(test: Any) -> str:
+    """The test's id; the module's name where the test stands for a module that was not loaded."""
+    cls = type(test)
+    if cls.__module__ == "unittest.loader" and cls.__name__ in ("_FailedTest", "ModuleSkipped"):
+        return clean(str(test._testMethodName))
+    try:
+        return clean(str(test.id()))
+    except Exception:
+        return strclass(cls)
+
+
+class Manifest:
+    """The tests of this child, by index."""
+
+    def __init__(self, suite: Any, done: Any, only: Any) -> None:
+        self.ids: list[str] = []
+        self._held: dict[int, object] = {}
+        self._waiting: dict[int, list[int]] = {}
+        self._scopes: dict[str, list[int]] = {}
+        self._by_name: dict[str, list[int]] | None = None
+        seen: dict[str, int] = {}
+        for test in _leaves(suite):
+            name = name_of(test)
+            ordinal = seen.get(name, 0)
+            seen[name] = ordinal + 1
+            index = len(self.ids)
+            self.ids.append(name)
+            if (name, ordinal) not in done and (only is None or (name, ordinal) in only):
+                self._hold(test, index)
+                cls = type(test)
+                self._scopes.setdefault(strclass(cls), []).append(index)
+                self._scopes.setdefault(cls.__module__, []).append(index)
+
+    def emit(self, channel: Channel, unloaded: list[str]) -> None:
+        """Send the list, in lines of a bearable length."""
+        for first in range(0, len(self.ids), CHUNK):
+            ids = ",".join(map(quote, self.ids[first : first + CHUNK]))
+            channel.emit("manifest", f',"first":{first},"ids":[{ids}]')
+        files = ",".join(map(quote, unloaded[:UNLOADED_SHOWN]))
+        more = max(0, len(unloaded) - UNLOADED_SHOWN)
+        channel.emit("listed", f',"tests":{len(self.ids)},"unloaded":[{files}],"more":{more}')
+
+    def is_waiting(self, test: Any) -> bool:
+        """Whether this very object is listed and has not run."""
+        return id(test) in self._waiting
+
+    def waiting_in(self, scope: str) -> list[int]:
+        """Indexes of the tests of a class or module that have not run."""
+        return [index for index in self._scopes.get(scope, ()) if index in self._held]
+
+    def find(self, test: Any) -> int | None:
+        """The index of a test that has not run; None when the list lacks it."""
+        indexes = self._waiting.get(id(test))
+        if indexes:
+            return indexes[0]
+        if self._by_name is None:
+            self._by_name = {}
+            for index, name in enumerate(self.ids):
+                self._by_name.setdefault(name, []).append(index)
+        for index in self._by_name.get(name_of(test), ()):
+            if index in self._held:
+                return index
+        return None
+
+    def add_late(self, test: Any) -> int:
+        """List a test that came up only now."""
+        index = len(self.ids)
+        self.ids.append(name_of(test))
+        self._hold(test, index)
+        return index
+
+    def end(self, index: int) -> None:
+        """Let go of a test that has run."""
+        test = self._held.pop(index, None)
+        if test is not None:
+            indexes = self._waiting[id(test)]
+            indexes.remove(index)
+            if not indexes:
+                del self._waiting[id(test)]
+
+    def _hold(self, test: Any, index: int) -> None:
+        self._held[index] = test
+        self._waiting.setdefault(id(test), []).append(index)
+
+
+def prune(suite: Any, is_waiting: Any) -> None:
+    """Drop the tests that need not run from the suites that hold them; their fixtures go with them."""
+    if type(suite).__iter__ is not BaseTestSuite.__iter__:
+        return
+    kept = []
+    for test in suite._tests:
+        if test is None:
+            continue
+        if _is_suite(test):
+            prune(test, is_waiting)
+            kept.append(test)
+        elif is_waiting(test):
+            kept.append(test)
+    suite._tests[:] = kept
+
+
+def _leaves(suite: Any) -> Iterator[Any]:
+    """Tests in order. A suite that makes its tests when asked is left alone: it may do so only once."""
+    if type(suite).__iter__ is BaseTestSuite.__iter__:
+        for test in suite:
+            if _is_suite(test):
+                yield from _leaves(test)
+            elif test is not None:
+                yield test
+
+
+def _is_suite(test: Any) -> bool:
+    return hasattr(type(test), "__iter__")
+
+
+def unloaded_files(start: str, pattern: str, matched: set[str]) -> list[str]:
+    """Files under the start directory that match the pattern and that discovery passed over."""
+    found = []
+    looked_at = 0
+    loaded = None
+    for folder, folders, files in os.walk(os.path.abspath(start)):
+        folders[:] = sorted(name for name in folders if name[0] != "." and name != "__pycache__")
+        looked_at += len(files) + len(folders)
+        if looked_at > ENTRIES_LOOKED_AT:
+            break
+        for name in sorted(files):
+            if name.endswith(".py") and fnmatch(name, pattern):
+                path = os.path.join(folder, name)
+                if path not in matched:
+                    if loaded is None:
+                        loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+                    if path not in loaded:
+                        found.append(os.path.relpath(path))
+    return found
+
+
+class LostModuleError(ImportError):
+    """Stands in for a module that ended an earlier child."""
+
+
+class Loader(unittest.TestLoader):
+    """unittest's loader, saying which module it is about to import."""
+
+    def __init__(self, channel: Channel, skip: tuple[str, ...]) -> None:
+        super().__init__()
+        self.matched: set[str] = set()
+        self.loading = ""
+        self._channel = channel
+        self._skip = skip
+
+    def _get_module_from_name(self, name: str) -> Any:
+        self.loading = name
+        self._channel.emit("loading", f',"module":{quote(name)}')
+        if name in self._skip:
+            raise LostModuleError(f"{name} ended the interpreter when it was imported before")
+        return _plain._get_module_from_name(self, name)
+
+    def _match_path(self, path: str, full_path: str, pattern: str) -> bool:
+        matches: bool = _plain._match_path(self, path, full_path, pattern)
+        if matches:
+            self.matched.add(full_path)
+        return matches

@@ -1,0 +1,304 @@
+"""What unittest tells about each test, turned into one outcome when the test stops.
+
+In:  the calls that a TestResult receives: several for one test, in an order that is unittest's own affair.
+Out: events: start, subtest, stop, fixture.
+
+The hard idea: no single call decides. Every call leaves a trace on the running test, and the outcome is the
+gravest trace at stopTest; a test that left none has not passed.
+"""
+
+from __future__ import annotations
+
+import sys
+import unittest
+from functools import partial
+from os import _exit
+from time import monotonic
+from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
+
+from .channel import Channel, quote
+from .exceptions import cut, describe, fixture_in, headline, last_line, text_of
+from .listing import Manifest, is_failed_load, name_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of this
+    from typing import Any
+
+__unittest = True
+
+REASON_CAP = 2_000  #: characters of a skip's reason
+SUBTESTS_SHOWN = 1000  #: per test; the rest is counted
+
+PASSED, EXPECTED, SKIPPED, UNEXPECTED, FAILED, ERRORED, UNLOADED = range(1, 8)  #: traces, the gravest last
+OUTCOMES = (
+    "",
+    "passed",
+    "expected-failure",
+    "skipped",
+    "unexpected-success",
+    "failed",
+    "errored",
+    "load-error",
+)
+
+
+class Running:
+    """A test between start and stop."""
+
+    __slots__ = ("context", "index", "messages", "more", "started", "subtests", "trace", "tracebacks")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.context = sys.exc_info()[1]  #: what was being handled when the test started
+        self.trace = 0
+        self.messages: dict[int, str] = {}
+        self.tracebacks: list[str] = []
+        self.subtests = 0
+        self.more = 0
+        self.started = 0.0
+
+    def leave(self, trace: int, message: str = "", traceback: str = "") -> None:
+        """Note one thing that happened to the test."""
+        self.messages.setdefault(trace, message)
+        if traceback:
+            self.tracebacks.append(traceback)
+        if trace > self.trace:
+            self.trace = trace
+
+
+class Fixture:
+    """A class or module fixture while it runs."""
+
+    def __init__(self, result: Result, phase: str, scope: str, speaks: bool) -> None:
+        self.phase = phase
+        self.scope = scope
+        self.failed = False
+        self.interrupted = False  #: whether it raised what unittest does not catch
+        self._result = result
+        self._speaks = speaks  #: whether there is anything of the tests' own to run
+
+    def __enter__(self) -> "Fixture":
+        if self._speaks:
+            self._result.announce(self)
+        return self
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> bool:
+        if kind is not None:
+            self.interrupted = True
+            self._result.fixture_failed(self.phase, self.scope, (kind, value, traceback))
+        if self._speaks:
+            self._result.withdraw(self)
+        return True
+
+
+class Result(unittest.TestResult):
+    """The child's TestResult. It keeps unittest's own lists as well, which some tests read."""
+
+    def __init__(self, channel: Channel, manifest: Manifest) -> None:
+        super().__init__()
+        self._previousTestClass = None
+        self._moduleSetUpFailed = False
+        self.stopped = 0  #: tests that have run
+        self._channel = channel
+        self._manifest = manifest
+        self._running: dict[int, Running] = {}
+        self._fixtures = 0
+        self._fixture: Fixture | None = None
+        self._told: BaseException | None = None
+
+    def startTest(self, test: Any) -> None:  # noqa: N802
+        self.testsRun += 1
+        running = self._running[id(test)] = Running(self._index_of(test))
+        self._channel.mark(str(running.index))
+        self._channel.emit("start", f',"test":{running.index}')
+        running.started = monotonic()
+
+    def stopTest(self, test: Any) -> None:  # noqa: N802
+        ended = monotonic()
+        running = self._running.pop(id(test), None)
+        if running is None:
+            return  # a skip that had no start
+        if self._channel.is_copy():
+            # Left alone, a fork that returns from its test would run the rest of the suite beside us.
+            self._channel.emit_stray()
+            _exit(1)
+        error = sys.exc_info()
+        if error[1] is not None and error[1] is not running.context:
+            running.leave(ERRORED, *describe(error))  # KeyboardInterrupt, on its way out of the suite
+            self._told = error[1]
+        elif not running.trace:
+            running.leave(ERRORED, "the test stopped without an outcome")
+        self._stop(running, ended - running.started)
+        self._channel.mark("-")
+
+    def addSuccess(self, test: Any) -> None:  # noqa: N802
+        self._leave(test, PASSED)
+
+    def addError(self, test: Any, err: Any) -> None:  # noqa: N802
+        traceback = self._format(super().addError, self.errors, test, err)
+        if isinstance(test, _ErrorHolder):
+            self._emit_fixture("fixture-failed", *_phase_and_scope(test), headline(err), traceback)
+        elif is_failed_load(test):
+            self._leave(test, UNLOADED, last_line(err[1]), traceback)
+        else:
+            self._leave(test, ERRORED, headline(err), traceback)
+
+    def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+        traceback = self._format(super().addFailure, self.failures, test, err)
+        self._leave(test, FAILED, headline(err), traceback)
+
+    def addExpectedFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+        traceback = self._format(super().addExpectedFailure, self.expectedFailures, test, err)
+        self._leave(test, EXPECTED, headline(err), traceback)
+
+    def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: N802
+        super().addUnexpectedSuccess(test)
+        self._leave(test, UNEXPECTED, "passed, though it is marked as an expected failure")
+
+    def addSkip(self, test: Any, reason: Any) -> None:  # noqa: N802
+        super().addSkip(test, reason)
+        message = text_of(reason)[:REASON_CAP]
+        if isinstance(test, _ErrorHolder):
+            self._emit_fixture("fixture-skipped", *_phase_and_scope(test), message)
+        elif hasattr(test, "_subDescription"):
+            self._subtest(test.test_case, test, SKIPPED, message)
+        else:
+            self._leave(test, SKIPPED, message)
+
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
+        if err is None:
+            self._subtest(test, subtest, PASSED)
+            return
+        failed = issubclass(err[0], test.failureException)
+        add = partial(super().addSubTest, test)
+        traceback = self._format(add, self.failures if failed else self.errors, subtest, err)
+        self._subtest(test, subtest, FAILED if failed else ERRORED, headline(err), traceback)
+
+    def addDuration(self, test: Any, elapsed: Any) -> None:  # noqa: N802
+        """unittest keeps these for a summary that nobody prints here."""
+
+    def fixture(self, phase: str, scope: str, speaks: bool) -> Fixture:
+        """To be entered around a class or module fixture."""
+        return Fixture(self, phase, scope, speaks)
+
+    def announce(self, fixture: Fixture) -> None:
+        """A fixture of the tests' own is about to run."""
+        self._fixture = fixture
+        self._channel.mark(f"f{self._fixtures}")
+        self._emit_fixture("fixture", fixture.phase, fixture.scope, serial=self._fixtures)
+        self._fixtures += 1
+
+    def withdraw(self, fixture: Fixture) -> None:
+        """The fixture has run."""
+        self._fixture = None
+        self._channel.mark("!" if fixture.failed else "-")
+
+    def fixture_failed(self, phase: str, scope: str, error: Any) -> None:
+        """A fixture raised what unittest does not catch."""
+        self._emit_fixture("fixture-failed", phase, scope, *describe(error))
+
+    def interrupted(self, error: Any) -> None:
+        """Something came out of the suite's loop that unittest does not catch."""
+        for running in list(self._running.values()):
+            running.leave(ERRORED, *describe(error))
+            self._stop(running, monotonic() - running.started)
+            self._told = error[1]
+        self._running.clear()
+        self._channel.mark("-")
+        if error[1] is not self._told:
+            self.fixture_failed(fixture_in(error[2]), "", error)
+
+    def _index_of(self, test: Any) -> int:
+        index = self._manifest.find(test)
+        if index is None:
+            index = self._manifest.add_late(test)
+            self._channel.emit("late", f',"id":{quote(self._manifest.ids[index])}')
+        return index
+
+    def _find_running(self, test: Any) -> Running | None:
+        running = self._running.get(id(test))
+        if running is None and len(self._running) == 1:
+            # A wrapper was started, and the test inside it speaks for itself.
+            [only] = self._running.values()
+            if self._manifest.ids[only.index] == name_of(test):
+                return only
+        return running
+
+    def _leave(self, test: Any, trace: int, message: str = "", traceback: str = "") -> None:
+        running = self._find_running(test)
+        if running is not None:
+            running.leave(trace, message, traceback)
+        elif not self._channel.is_copy():
+            # Told without a start: skips in CPython 3.12.1, stand-ins that some suites make.
+            running = Running(self._index_of(test))
+            running.leave(trace, message, traceback)
+            self._stop(running, 0.0)
+
+    def _subtest(self, test: Any, subtest: Any, trace: int, message: str = "", traceback: str = "") -> None:
+        running = self._find_running(test)
+        if running is None:
+            return
+        if trace != PASSED:
+            running.leave(trace, message)
+        if running.subtests == SUBTESTS_SHOWN:
+            running.more += 1
+            return
+        running.subtests += 1
+        try:
+            parameters = cut(str(subtest._subDescription()))
+        except Exception:
+            parameters = "(<its parameters cannot be shown>)"
+        self._channel.emit(
+            "subtest",
+            f',"test":{running.index},"parameters":{quote(parameters)},"outcome":"{OUTCOMES[trace]}"'
+            f',"message":{quote(message)},"traceback":{quote(traceback)}',
+        )
+
+    def _stop(self, running: Running, duration: float) -> None:
+        fields = f',"test":{running.index},"outcome":"{OUTCOMES[running.trace]}","duration":{duration:.6f}'
+        message = running.messages[running.trace]
+        if message:
+            fields += f',"message":{quote(message)}'
+        if running.tracebacks:
+            fields += f',"traceback":{quote(cut(chr(10).join(running.tracebacks)))}'
+        if running.more:
+            fields += f',"more":{running.more}'
+        self._channel.emit("stop", fields)
+        self._manifest.end(running.index)
+        self.stopped += 1
+
+    def _emit_fixture(
+        self,
+        kind: str,
+        phase: str,
+        scope: str,
+        message: str = "",
+        traceback: str = "",
+        serial: int | None = None,
+    ) -> None:
+        if self._fixture is not None and kind == "fixture-failed":
+            self._fixture.failed = True
+        tests = self._manifest.waiting_in(scope) if phase in ("setUpClass", "setUpModule") else []
+        fields = f',"phase":{quote(phase)},"scope":{quote(scope)},"tests":[{",".join(map(str, tests))}]'
+        if serial is not None:
+            fields += f',"serial":{serial}'
+        if message or traceback:
+            fields += f',"message":{quote(message)},"traceback":{quote(traceback)}'
+        self._channel.emit(kind, fields)
+
+    def _format(self, add: Any, texts: Any, test: Any, error: Any) -> str:
+        """Let unittest format and keep the traceback; text of our own where that is not possible."""
+        known = len(texts)
+        try:
+            add(test, error)
+            text = cut(texts[-1][1])
+        except Exception:
+            text = f"{headline(error)}\n"
+        del texts[known:]
+        texts.append((test, text))
+        return text
+
+
+def _phase_and_scope(holder: Any) -> tuple[str, str]:
+    phase, _, scope = holder.description.partition(" (")
+    return phase, scope[:-1]

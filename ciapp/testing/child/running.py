@@ -1,0 +1,112 @@
+"""Discovery and the run, as `python -m unittest discover` would do them.
+
+In:  orders and the channel.
+Out: whether every test went well.
+
+The hard idea: a KeyboardInterrupt out of a test ends unittest's loop over the suite. The loop keeps its place
+in the suite itself (tests that ran are dropped from it) and in the result (the class and module that are set
+up), so the same suite can be run again from where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import unittest
+import warnings
+from types import ModuleType
+
+from .channel import Channel, quote
+from .exceptions import describe
+from .fixtures import Suite
+from .listing import Loader, Manifest, prune, unloaded_files
+from .result import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of this
+    from typing import Any
+
+__unittest = True
+
+
+def run(orders: dict[str, Any], channel: Channel) -> bool:
+    """Run what is ordered; False as well when discovery failed."""
+    _look_like_unittest(orders)
+    loader = Loader(channel, orders["skip"])
+    loader.suiteClass = Suite
+    try:
+        suite = loader.discover(orders["start"], orders["pattern"], orders["top"])
+    except BaseException:
+        error = sys.exc_info()
+        message, traceback = describe(error)
+        if loader.loading:
+            channel.emit("discovery-failed", f',"message":{quote(message)},"traceback":{quote(traceback)}')
+        else:
+            channel.emit("unusable", f',"message":{quote(message)}')
+        return False
+    manifest = Manifest(suite, orders["done"], orders["only"])
+    manifest.emit(channel, unloaded_files(orders["start"], orders["pattern"], loader.matched))
+    prune(suite, manifest.is_waiting)
+    result = Result(channel, manifest)
+    _run_suite(suite, result, manifest)
+    channel.mark("-")
+    names = ",".join(quote(name) for name in _threads_left())
+    channel.emit("end", f',"threads":[{names}]')
+    return result.wasSuccessful()
+
+
+def _look_like_unittest(orders: dict[str, Any]) -> None:
+    sys.argv[:] = [os.path.basename(sys.executable) + " -m unittest", "discover"]
+    sys.argv += ["-s", orders["start"], "-p", orders["pattern"]]
+    if orders["top"] is not None:
+        sys.argv += ["-t", orders["top"]]
+    main = sys.modules["__main__"]
+    main.__file__ = os.path.join(os.path.dirname(unittest.__file__), "__main__.py")
+    main.__package__ = "unittest"
+    spec: Any = type(unittest.__spec__)
+    # multiprocessing tells spawned processes by this name not to run the main module again.
+    main.__spec__ = spec("unittest.__main__", None, origin=main.__file__)
+    # Background shells and nohup start their children with SIGINT ignored.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _run_suite(suite: unittest.TestSuite, result: Result, manifest: Manifest) -> None:
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("default")
+            if sys.version_info < (3, 12):
+                # Older unittests show the warnings about their own aliases once per module.
+                warnings.filterwarnings(
+                    "module", category=DeprecationWarning, message=r"Please use assert\w+ instead."
+                )
+        result.startTestRun()
+        while True:
+            stopped = result.stopped
+            try:
+                suite(result)
+                break
+            except BaseException:
+                result.interrupted(sys.exc_info())
+            if result.stopped == stopped:
+                break  # not a test of its own: there is no telling where to go on
+            prune(suite, manifest.is_waiting)
+            setattr(
+                result, "_testRunEntered", False
+            )  # so that the last class and module are torn down at the end
+        result.stopTestRun()
+
+
+def _threads_left() -> list[str]:
+    threading = sys.modules.get("threading")
+    if not isinstance(threading, ModuleType):
+        return []
+    try:
+        ours = threading.main_thread()
+        return [thread.name for thread in threading.enumerate() if thread is not ours and not thread.daemon][
+            :20
+        ]
+    except Exception:  # replaced by the tests
+        return []

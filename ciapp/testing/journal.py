@@ -1,0 +1,297 @@
+"""What the children of one attempt said, folded into one record per test.
+
+In:  the bytes of their event channels, and how each child ended.
+Out: the list of tests, what became of each, and what is open right now.
+
+The hard idea: a test is known by id and ordinal, and a child speaks of it by its own index. The first outcome
+of a test stays, so a test that crashed one child cannot pass in the next. Nothing a child says raises: what
+does not fit is refused and counted, and a run whose lines went missing cannot pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from ciapp.results.report import FixtureResult, Outcome, Subtest
+from ciapp.testing import events
+from ciapp.testing.events import AnyEvent, parse_event
+from ciapp.testing.output import Scope
+from ciapp.testing.records import Child, Ending, Key, Record
+
+LONGEST_LINE = 4 * 1024 * 1024
+MOST_TESTS = 200_000
+MOST_SUBTESTS = 1_000  #: rows of one test
+MOST_FIXTURES = 10_000  #: failed ones of a run
+TEXT_BUDGET = 64 * 1024 * 1024  #: characters of all messages and tracebacks of a run
+LEFT_OUT = "[left out: the tracebacks of this run are too long together]"
+LONGEST_MESSAGE = 2_000
+
+CLAIMS = frozenset(Outcome) - {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.NOT_RUN}  #: what a child may say
+
+
+class Journal:
+    """The attempt's one account of its tests."""
+
+    def __init__(self, only: frozenset[Key] | None = None) -> None:
+        self.records: dict[Key, Record] = {}
+        self.fixtures: list[tuple[FixtureResult, Scope | None]] = []
+        self.lost_modules: list[str] = []  #: that ended a child when they were imported
+        self.unloaded: list[str] = []
+        self.more_unloaded = 0
+        self.unexplained: list[str] = []  #: ends of children that no test, fixture or module explains
+        self.python = ""
+        self.setup_problem = ""
+        self.is_listed = False  #: whether a child came through discovery
+        self.children = 0
+        self.ended = 0  #: children that said their end record
+        self.refused = 0  #: lines that were not this run's
+        self.lost = 0  #: lines that never came
+        self.strays = 0
+        self.failed = 0  #: tests with an outcome that is not good
+        self.done = 0  #: tests that are settled
+        self.is_overfull = False  #: whether there are more tests or texts than a report can hold
+        self._only = only
+        self._text = 0
+        self._child = Child(b"")
+
+    @property
+    def child(self) -> Child:
+        """The child that speaks now."""
+        return self._child
+
+    @property
+    def current(self) -> tuple[int, str, int] | None:
+        """What runs now under the limit of a test: a test, or a fixture; equal as long as it is the same."""
+        if self._child.open:
+            return self.children, "test", next(iter(self._child.open))
+        if self._child.fixture is not None:
+            return self.children, "fixture", self._child.fixture.serial
+        return None
+
+    def settled(self) -> frozenset[Key]:
+        """Tests that a further child need not run."""
+        return frozenset(key for key, record in self.records.items() if record.is_settled)
+
+    def start_child(self, nonce: str) -> None:
+        """A further child speaks from here on."""
+        self._child = Child(nonce.encode("ascii"))
+        self.children += 1
+
+    def hear(self, data: bytes) -> None:
+        """Take the next bytes of the child's event channel."""
+        child = self._child
+        if child.is_over:
+            return
+        *lines, child.partial = (child.partial + data).split(b"\n")
+        for line in lines:
+            if child.skipping:
+                child.skipping = False
+            else:
+                self._hear_line(line)
+        if len(child.partial) > LONGEST_LINE:
+            self.refused += not child.skipping
+            child.partial, child.skipping = b"", True
+
+    def stop_hearing(self) -> None:
+        """The child's time is over: what it still says is not part of the account."""
+        self._child.is_over = True
+
+    def end_child(self, ending: Ending) -> None:
+        """The child is gone; how, matters only where no end record was heard."""
+        child = self._child
+        if child.partial:
+            self.refused += 1
+        if child.has_ended:
+            self.ended += 1
+            ending = Ending(Outcome.CRASHED, "the test never said how it ended")
+        for index in child.open:
+            record = self._record(child, index)
+            if record is not None and record.outcome is None:
+                self._give(record, ending.outcome, ending.sentence, ending.dump)
+        if child.has_ended or child.open or ending.outcome is Outcome.NOT_RUN:
+            child.open.clear()
+        elif child.fixture is not None:
+            self._fail_fixture(child, child.fixture, ending.sentence, ending.dump)
+        elif child.is_listed or not child.loading:
+            self.unexplained.append(f"{ending.sentence} outside any test")
+        else:
+            outcome = Outcome.LOAD_ERROR if ending.outcome is Outcome.CRASHED else ending.outcome
+            self._lose_module(child, outcome, f"{ending.sentence} while importing this module", ending.dump)
+
+    def _hear_line(self, line: bytes) -> None:
+        child = self._child
+        event = parse_event(line, child.nonce) if len(line) <= LONGEST_LINE else None
+        if event is None:
+            self.refused += 1
+        elif isinstance(event, events.Stray):
+            self.strays += 1
+        elif event.n < child.lines or child.has_ended:
+            self.refused += 1
+        else:
+            self.lost += event.n - child.lines
+            child.lines = event.n + 1
+            if not self._apply(child, event):
+                self.refused += 1
+                self.lost += 1
+
+    def _apply(self, child: Child, event: AnyEvent) -> bool:
+        """Whether the event made sense where it came."""
+        match event:
+            case events.Start():
+                return self._start(child, event.test)
+            case events.Stop():
+                return self._stop(child, event)
+            case events.SubtestEnd():
+                return self._add_subtest(child, event)
+            case events.Manifest():
+                in_place = not child.is_listed and event.first == len(child.keys)
+                return in_place and all(map(partial(self._add_key, child), event.ids))
+            case events.Listed():
+                return self._end_list(child, event)
+            case events.Late():
+                return child.is_listed and self._add_key(child, event.id)
+            case events.Fixture():
+                child.fixture = event
+            case events.FixtureFailed():
+                self._fail_fixture(child, event, event.message, event.traceback)
+            case events.FixtureSkipped():
+                self._default(child, event.tests, Outcome.SKIPPED, event.message)
+                child.fixture = None
+            case events.Loading():
+                child.loading = event.module
+            case events.DiscoveryFailed():
+                self._lose_module(child, Outcome.LOAD_ERROR, event.message, event.traceback)
+            case events.Hello():
+                child.has_started = True
+                self.python = self.python or event.python[:40]
+            case events.Unusable():
+                self.setup_problem = _clean(event.message)[:LONGEST_MESSAGE] or "discovery failed"
+            case events.End():
+                child.has_ended = True
+                child.fixture = None
+                child.threads = [_clean(name)[:100] for name in event.threads[:20]]
+        return True
+
+    def _start(self, child: Child, index: int) -> bool:
+        record = self._record(child, index)
+        if record is None or not child.is_listed or index in child.open:
+            return False
+        child.fixture = None
+        child.open[index] = None
+        if record.outcome is None:
+            record.scope = (self.children, str(index))
+        return True
+
+    def _stop(self, child: Child, event: events.Stop) -> bool:
+        record = self._record(child, event.test)
+        if record is None or not child.is_listed or event.outcome not in CLAIMS:
+            return False
+        was_open = event.test in child.open
+        child.open.pop(event.test, None)
+        if record.outcome is not None:
+            return was_open  # by an earlier child
+        record.duration_s = event.duration if 0 <= event.duration < 1e9 else None
+        record.more_subtests += max(0, event.more)
+        self._give(record, event.outcome, event.message, event.traceback)
+        return True
+
+    def _add_subtest(self, child: Child, event: events.SubtestEnd) -> bool:
+        record = self._record(child, event.test)
+        if record is None or event.test not in child.open or event.outcome not in CLAIMS:
+            return False
+        if record.outcome is not None:
+            return True
+        if len(record.subtests) >= MOST_SUBTESTS or not self._has_room(event.parameters):
+            record.more_subtests += 1
+            return True
+        message, traceback = self._texts(event.message, event.traceback)
+        record.subtests.append(
+            Subtest(
+                parameters=_clean(event.parameters),
+                ordinal=len(record.subtests),
+                outcome=event.outcome,
+                message=message,
+                traceback=traceback,
+            )
+        )
+        return True
+
+    def _add_key(self, child: Child, test_id: str) -> bool:
+        test_id = _clean(test_id)
+        key = (test_id, child.counts[test_id])
+        child.counts[test_id] += 1
+        child.keys.append(key)
+        if (self._only is None or key in self._only) and key not in self.records:
+            if len(self.records) >= MOST_TESTS or not self._has_room(test_id):
+                self.is_overfull = True
+                return False
+            self.records[key] = Record(key)
+        return True
+
+    def _end_list(self, child: Child, event: events.Listed) -> bool:
+        if child.is_listed or event.tests != len(child.keys):
+            return False
+        if not self.is_listed:
+            self.unloaded = [_clean(path)[:500] for path in event.unloaded[:100]]
+            self.more_unloaded = max(0, event.more)
+        child.is_listed = self.is_listed = True
+        return True
+
+    def _lose_module(self, child: Child, outcome: Outcome, message: str, traceback: str) -> None:
+        if child.loading and not child.is_listed:
+            module = _clean(child.loading)
+            child.loading = ""
+            self.lost_modules.append(module)
+            record = self.records.setdefault((module, 0), Record((module, 0)))
+            if record.outcome is None:
+                self._give(record, outcome, message, traceback)
+
+    def _fail_fixture(
+        self, child: Child, about: events.Fixture | events.FixtureFailed, message: str, traceback: str
+    ) -> None:
+        phase, scope = _clean(about.phase)[:100], _clean(about.scope)[:1000]
+        running = child.fixture
+        place = None
+        if running is not None and (running.phase, running.scope) == (about.phase, about.scope):
+            place = (self.children, f"f{running.serial}")
+        child.fixture = None
+        self._default(child, about.tests, Outcome.NOT_RUN, f"{phase} ({scope}) failed")
+        message, traceback = self._texts(message, traceback)
+        found = FixtureResult(phase=phase, scope=scope, message=message, traceback=traceback)
+        if len(self.fixtures) < MOST_FIXTURES:
+            self.fixtures.append((found, place))
+
+    def _default(self, child: Child, tests: Iterable[int], outcome: Outcome, message: str) -> None:
+        for index in tests:
+            record = self._record(child, index)
+            if record is not None and not record.is_settled and index not in child.open:
+                record.default = (outcome, _clean(message)[:LONGEST_MESSAGE])
+                self.done += 1
+
+    def _give(self, record: Record, outcome: Outcome, message: str, traceback: str) -> None:
+        self.done += not record.is_settled
+        self.failed += not outcome.is_good
+        record.outcome = outcome
+        record.message, record.traceback = self._texts(message, traceback)
+
+    def _record(self, child: Child, index: int) -> Record | None:
+        return self.records.get(child.keys[index]) if 0 <= index < len(child.keys) else None
+
+    def _texts(self, message: str, traceback: str) -> tuple[str, str]:
+        message, traceback = _clean(message)[:LONGEST_MESSAGE], _clean(traceback)
+        if not self._has_room(message, traceback):
+            return message[:100], LEFT_OUT
+        return message, traceback
+
+    def _has_room(self, *texts: str) -> bool:
+        length = sum(map(len, texts))
+        if self._text + length > TEXT_BUDGET:
+            return False
+        self._text += length
+        return True
+
+
+def _clean(text: str) -> str:
+    """NUL written out: some databases refuse it in text."""
+    return text.replace("\0", "\\x00")
