@@ -2,20 +2,55 @@
 
 In:  a command line, an environment, and descriptors to hand over.
 Out: a process whose whole tree can be signalled, measured and ended.
+
+Which of the two levels a host has is found out by starting a program, once per process.
 """
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+import msgspec
+
+from ciapp.errors import SandboxError
+from ciapp.settings import Limits
+from ciapp.testing.bubblewrap import HOME, Bubblewrap
+from ciapp.testing.etc import lay_out_etc
+from ciapp.testing.folders import remove_folder
+from ciapp.testing.launch import Shown
+from ciapp.testing.limits import LimitsOnly
+from ciapp.testing.slot import FIRST_UID, Identity, Slot
+
+SandboxSetting = Literal["auto", "required", "off"]
+
+PROBE_TAKES_S = 20.0
+PROBE_UID = FIRST_UID - 1  #: no slot has it
+CHECKOUT = Path("/checkout")  #: so that paths in output are the same in each slot
 
 
 class SandboxedProcess(Protocol):
-    """A program started in a sandbox, with every process that descends from it."""
+    """A program started in a sandbox, with every process that descends from it.
+
+    What the program started ends with it. `kill` is to be called in any case, to wait for that and to
+    let go of what the process holds here.
+    """
 
     def poll(self) -> int | None:
-        """Exit status of the program: None while it runs, -N when signal N ended it. Never blocks."""
+        """Exit status of the program: None while it runs, -N when signal N ended it. Never blocks.
+
+        A program that exits with status 128 + N is taken for one that signal N ended. Raises SandboxError
+        when the program was never started, for our reasons.
+        """
+
+    def wait(self, timeout_s: float) -> int | None:
+        """As `poll`, once the program has ended or the time is over."""
 
     def signal(self, signum: int) -> None:
         """Send a signal to the program itself (not to what it started); nothing when it is gone."""
@@ -37,6 +72,9 @@ class Sandbox(Protocol):
     level: str  #: "bubblewrap" or "limits", as the report names it
     checkout: Path  #: the checkout's folder as a program inside sees it; its working directory
 
+    def inside(self, path: Path) -> Path:
+        """Where a program inside finds a file or folder of the host that the sandbox was opened with."""
+
     def start(
         self,
         command: Sequence[str],
@@ -49,7 +87,141 @@ class Sandbox(Protocol):
     ) -> SandboxedProcess:
         """Start a program in the checkout, stdin at /dev/null.
 
-        `environment` is added to the sandbox's own (HOME, TMPDIR, PATH, LANG); nothing else is inherited.
+        `environment` is added to the sandbox's own (HOME, TMPDIR, PATH, LANG, …); nothing else is inherited.
         `readable` are files and folders of the host that it may read, at the same paths.
         `pass_fds` keep their numbers. Raises SandboxError when it cannot be started for our reasons.
+
+        The tree dies with the thread that calls this, so it must live as long as the program.
         """
+
+
+class ShowsFiles(Protocol):
+    """What a sandbox is opened on, as a checkout."""
+
+    @property
+    def shown(self) -> Sequence[Shown]:
+        """What every program inside sees; programs start in the one that stands at `CHECKOUT`."""
+
+
+class Level(msgspec.Struct, frozen=True, kw_only=True):
+    """What this host can do to hold a commit's code."""
+
+    name: str  #: "bubblewrap" or "limits"
+    reason: str = ""  #: why it is not bubblewrap; empty when it is
+
+
+def find_level(setting: SandboxSetting = "auto") -> Level:
+    """The level that the setting gives on this host.
+
+    Raises SandboxError when the setting requires bubblewrap and it does not work.
+    """
+    if setting == "off":
+        return Level(name=LimitsOnly.level, reason='the setting sandbox is "off"')
+    reason = _bubblewrap_complaint()
+    if not reason:
+        return Level(name=Bubblewrap.level)
+    if setting == "required":
+        raise SandboxError(
+            f'sandbox is "required" and bubblewrap fails: {reason}; mend that, or set sandbox = "auto"'
+        )
+    return Level(name=LimitsOnly.level, reason=reason)
+
+
+def sandbox_level(setting: SandboxSetting) -> str:
+    """The name of the level that the setting gives on this host; raises as `find_level`."""
+    return find_level(setting).name
+
+
+def describe_level(level: Level, state_path: Path) -> str:
+    """What the level holds back and what not, for `ciapp doctor`."""
+    if level.name == Bubblewrap.level:
+        return (
+            "bubblewrap: tests see no network, no other processes, and no files of the host but its programs"
+        )
+    held = (
+        f"limits and a guard only ({level.reason}): tests can read files, and reach the network, of this host"
+    )
+    if os.geteuid() == 0 and not _can_drop(state_path):
+        return f"{held}, as root, because {state_path} or {_interpreter()} is closed to other users"
+    if os.geteuid() != 0:
+        return f"{held}, as the worker's user"
+    return f"{held}, as a user of the slot's own"
+
+
+def identity_in(level: Level, slot: Slot) -> Identity:
+    """Under whose name programs run in a slot, at a level."""
+    if level.name == Bubblewrap.level or _can_drop(slot.path):
+        return slot.identity
+    return Identity(os.geteuid(), os.getegid(), is_own=False)
+
+
+def open_sandbox(
+    slot: Slot,
+    checkout: ShowsFiles,
+    limits: Limits,
+    *,
+    setting: SandboxSetting = "auto",
+    network: bool = False,
+) -> Sandbox:
+    """The sandbox of one run. Raises SandboxError when the setting asks for what this host does not have.
+
+    The weak level leaves every file where it is, and always has the network.
+    """
+    level = find_level(setting)
+    identity = identity_in(level, slot)
+    [start] = [one for one in checkout.shown if one.inside == CHECKOUT]
+    if level.name == Bubblewrap.level:
+        etc = _etc_of(slot.path, identity)
+        return Bubblewrap(identity, etc, limits, checkout.shown, checkout=CHECKOUT, network=network)
+    return LimitsOnly(identity, slot.path / "scratch", limits, checkout.shown, checkout=start.host)
+
+
+@cache
+def _bubblewrap_complaint() -> str:
+    """Why bubblewrap does not work on this host; empty when it does."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+        own = os.geteuid() == 0
+        identity = (
+            Identity(PROBE_UID, PROBE_UID, True) if own else Identity(os.geteuid(), os.getegid(), False)
+        )
+        etc, checkout = Path(folder) / "etc", Path(folder) / "checkout"
+        etc.mkdir()
+        checkout.mkdir()
+        shown = [Shown(checkout, CHECKOUT, writable=True)]
+        sandbox = Bubblewrap(identity, etc, Limits(), shown, checkout=CHECKOUT)
+        try:
+            process = sandbox.start(["true"], environment={}, stdout=said.fileno(), stderr=said.fileno())
+            status = process.wait(PROBE_TAKES_S)
+            process.kill()
+        except SandboxError as error:
+            said.seek(0)
+            return _last_line(said.read()) or str(error)
+        said.seek(0)
+        return "" if status == 0 else _last_line(said.read()) or f"a program in it ended with status {status}"
+
+
+def _last_line(said: bytes) -> str:
+    return "".join(said.decode("utf-8", "replace").strip().splitlines()[-1:])
+
+
+@cache
+def _etc_of(slot_path: Path, identity: Identity) -> Path:
+    """The slot's /etc, laid out anew by each process, for the host's may have changed."""
+    etc = slot_path / "etc"
+    remove_folder(etc)
+    lay_out_etc(etc, identity, HOME)
+    return etc
+
+
+def _interpreter() -> Path:
+    return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+
+
+def _can_drop(path: Path) -> bool:
+    """Whether root can hand a program over to an identity that still reaches its files and its Python."""
+    return os.geteuid() == 0 and all(
+        folder.stat().st_mode & stat.S_IXOTH
+        for needed in (path, _interpreter().parent)
+        for folder in (needed, *needed.parents)
+        if folder.exists()
+    )

@@ -1,0 +1,299 @@
+"""The sandbox's strong level: bubblewrap, with namespaces of the run's own.
+
+In:  what to show of the host beside its programs, and the identity to run under.
+Out: started programs, whose exit status, signals and end go through the kernel's process numbers.
+
+There are two forms, by who the worker is. An ordinary user's bubblewrap makes a user namespace. Root's must
+not: a user namespace maps the outer root into the sandbox, which may then change whatever root owns outside.
+Root's bubblewrap sets up the mounts itself and hands over to setpriv, which becomes an identity of the
+slot's own before any code of the commit runs; the only root process inside is bubblewrap's reaper.
+
+bubblewrap waits at a gate (`--block-fd`) until its limits are set from here: no program has to be started
+for that. It dies with the thread that started it (PDEATHSIG), and with it the pid namespace: so `start` must
+be called from a thread that lives as long as the program, best the main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import select
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from ciapp.errors import SandboxError
+from ciapp.settings import Limits
+from ciapp.testing.launch import (
+    FIRST_VICTIM,
+    MIB,
+    Shown,
+    check_readable,
+    kernel_limits,
+    sandbox_environment,
+    set_limits,
+    spawn,
+    wait_for,
+)
+from ciapp.testing.processes import list_children, list_tree, pid_inside, send_signal
+from ciapp.testing.slot import Identity
+from ciapp.testing.usage import Usage
+
+HOME = "/home/ciapp"
+MEMORY_FOLDERS = {"/tmp": 2, "/dev/shm": 4, HOME: 4}  #: folder → which part of the run's memory it may take
+ALREADY_SHOWN = ("/usr/", "/bin/", "/sbin/", "/lib", "/sys/devices/system/")
+SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+DIES_WITHIN_S = 10.0
+FIRST_PROGRAM = 2  #: the program's number inside: bubblewrap's reaper is 1
+SIGNALS_FROM = 128  #: exit statuses of bubblewrap above this tell of a signal
+NO_SETUP = "bubblewrap could not set up a sandbox; its reason stands in the program's error output"
+
+
+class Bubblewrap:
+    """Where the code of one run may do what it likes."""
+
+    level = "bubblewrap"
+
+    def __init__(
+        self,
+        identity: Identity,
+        etc: Path,
+        limits: Limits,
+        shown: Sequence[Shown],
+        *,
+        checkout: Path,
+        network: bool = False,
+    ) -> None:
+        """`etc` is what programs see as /etc; `checkout` the folder that they start in, as seen inside."""
+        self.checkout = checkout
+        self._identity = identity
+        self._limits = limits
+        self._shown = shown
+        self._network = network
+        self._etc = etc
+
+    def inside(self, path: Path) -> Path:
+        """Where a program in the sandbox finds a path of the host that it is shown."""
+        for one in self._shown:
+            if path.is_relative_to(one.host):
+                return one.inside / path.relative_to(one.host)
+        return path
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        stdout: int,
+        stderr: int,
+        pass_fds: Sequence[int] = (),
+        readable: Sequence[Path] = (),
+    ) -> BubblewrapProcess:
+        """Start a program; see `ciapp.testing.sandbox.Sandbox`."""
+        check_readable(command[0], readable)
+        status, status_end = os.pipe()
+        gate_end, gate = os.pipe()
+        # Handed over in a file, so that the paths of the host do not stand in /proc/1/cmdline.
+        arguments = os.memfd_create("arguments")
+        try:
+            words = self._arguments(readable)
+            words += ["--json-status-fd", str(status_end), "--block-fd", str(gate_end)]
+            os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in words))
+            os.lseek(arguments, 0, os.SEEK_SET)
+            process = spawn(
+                [bubblewrap_program(), "--args", str(arguments), "--", *_become(self._identity), *command],
+                environment=sandbox_environment(HOME, "/tmp", environment),
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=(*pass_fds, status_end, gate_end, arguments),
+            )
+        except BaseException:
+            os.close(gate)
+            os.close(status)
+            raise
+        finally:
+            for descriptor in (status_end, gate_end, arguments):
+                os.close(descriptor)
+        usage = Usage(self._limits, [one.host for one in self._shown if one.writable])
+        try:
+            return BubblewrapProcess(process, status, gate, self._limits, usage)
+        finally:
+            os.close(gate)
+
+    def _arguments(self, readable: Sequence[Path]) -> list[str]:
+        own = self._identity.is_own
+        words = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+        words += [] if self._network else ["--unshare-net"]
+        words += ["--hostname", "ciapp", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+        if own:
+            for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+                words += ["--cap-add", capability]
+        else:
+            words += ["--unshare-user"]
+        words += _system()
+        words += ["--ro-bind", str(self._etc), "/etc", "--proc", "/proc", "--dev", "/dev"]
+        words += [*_folders("/run"), *_folders("/var"), "--symlink", "/tmp", "/var/tmp", *_folders("/home")]
+        for folder, part in MEMORY_FOLDERS.items():
+            # Root's mounts belong to root, so the slot's identity needs the right to write there.
+            mode = "1777" if folder != HOME else "0777" if own else "0700"
+            size = self._limits.memory_mib * MIB // part
+            words += ["--perms", mode, "--size", str(size), "--tmpfs", folder]
+        words += _binds([*self._shown, *_resolver(self._network), *(Shown(path, path) for path in readable)])
+        # Where the worker is an ordinary user, the root of the sandbox belongs to it: memory without a limit.
+        words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(self.checkout)]
+        return words
+
+
+class BubblewrapProcess:
+    """A program started in bubblewrap, with every process that descends from it."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], status: int, gate: int, limits: Limits, usage: Usage
+    ) -> None:
+        """`status` tells what became of the program; writing to `gate` lets it start."""
+        self._process = process
+        self._status = status
+        self._usage = usage
+        self._program = 0
+        self._exit: int | None = None
+        self._said = b""
+        wanted = kernel_limits(limits) | {resource.RLIMIT_NPROC: (limits.processes, limits.processes)}
+        try:
+            self._reaper = self._meet_reaper()
+            self._reaper_handle = os.pidfd_open(self._reaper)
+            set_limits(self._reaper, wanted)
+            Path(f"/proc/{self._reaper}/oom_score_adj").write_text(str(FIRST_VICTIM), "ascii")
+            os.write(gate, b"1")
+        except (OSError, SandboxError) as error:
+            process.kill()
+            process.wait()
+            os.close(status)
+            raise SandboxError(NO_SETUP) from error
+
+    def poll(self) -> int | None:
+        """Exit status; see `ciapp.testing.sandbox.SandboxedProcess`."""
+        if self._exit is None and self._process.poll() is not None:
+            self._exit = self._read_exit(self._process.returncode)
+        return self._exit
+
+    def wait(self, timeout_s: float) -> int | None:
+        """As `poll`, once the program has ended or the time is over."""
+        if self._exit is None:
+            wait_for(self._process, timeout_s)
+        return self.poll()
+
+    def signal(self, signum: int) -> None:
+        """Signal the program itself."""
+        if self._process.poll() is None and self._find_program():
+            send_signal(self._program, signum)
+
+    def breach(self) -> str:
+        """Which limit the processes have broken together."""
+        tree = list_tree(self._reaper)[1:]
+        if not tree or self._process.poll() is not None:
+            return ""
+        return self._usage.breach(tree, [f"/proc/{tree[0]}/root{folder}" for folder in MEMORY_FOLDERS])
+
+    def kill(self) -> None:
+        """End the tree: the kernel ends a pid namespace with its first process."""
+        if self._reaper_handle < 0:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._reaper_handle, signal.SIGKILL)
+        # A reaper's end is reported after the end of everything else in its namespace.
+        waiting = select.poll()
+        waiting.register(self._reaper_handle, select.POLLIN)
+        if not waiting.poll(DIES_WITHIN_S * 1000):
+            raise SandboxError(
+                f"process {self._reaper} of a sandbox does not die; see it with ps, and restart the host"
+            )
+        self._process.wait()
+        with contextlib.suppress(SandboxError):
+            self.poll()
+        os.close(self._reaper_handle)
+        os.close(self._status)
+        self._reaper_handle = -1
+
+    def _meet_reaper(self) -> int:
+        """The number of the first process inside, as the host counts."""
+        while not (found := re.search(rb'"child-pid": (\d+)[, ]', self._said)):
+            part = os.read(self._status, 4096)
+            if not part:
+                raise SandboxError(NO_SETUP)
+            self._said += part
+        return int(found[1])
+
+    def _find_program(self) -> bool:
+        if not self._program:
+            inside = (pid for pid in list_children(self._reaper) if pid_inside(pid) == FIRST_PROGRAM)
+            self._program = next(inside, 0)
+        return bool(self._program)
+
+    def _read_exit(self, returncode: int) -> int:
+        """bubblewrap tells of signal N as exit status 128 + N, and of its own failure by telling nothing."""
+        while part := os.read(self._status, 4096):
+            self._said += part
+        found = re.search(rb'"exit-code": (\d+)', self._said)
+        code = int(found[1]) if found else returncode
+        if not found and 0 <= code <= SIGNALS_FROM:
+            raise SandboxError(NO_SETUP)
+        return SIGNALS_FROM - code if code > SIGNALS_FROM else code
+
+
+@cache
+def bubblewrap_program() -> str:
+    """Where bubblewrap is. Raises SandboxError when it is not installed."""
+    program = shutil.which("bwrap")
+    if program is None:
+        raise SandboxError("bubblewrap is not installed; install the package `bubblewrap`")
+    return program
+
+
+def _become(identity: Identity) -> list[str]:
+    if not identity.is_own:
+        return []
+    numbers = ["--reuid", str(identity.uid), "--regid", str(identity.gid), "--clear-groups"]
+    return ["setpriv", *numbers, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
+
+
+@cache
+def _system() -> tuple[str, ...]:
+    """The host's programs and libraries, read-only, with the links that merged /usr systems have."""
+    words: list[str] = []
+    for folder in SYSTEM_FOLDERS:
+        path = Path(folder)
+        if path.is_symlink():
+            words += ["--symlink", str(path.readlink()), folder]
+        elif path.is_dir():
+            words += ["--ro-bind", folder, folder]
+    processors = "/sys/devices/system"
+    return (*words, *_folders("/sys/devices"), "--ro-bind-try", processors, processors)
+
+
+def _resolver(network: bool) -> list[Shown]:
+    file = Path("/etc/resolv.conf")
+    return [Shown(file, file)] if network and file.exists() else []
+
+
+def _binds(shown: Iterable[Shown]) -> list[str]:
+    words: list[str] = []
+    for one in shown:
+        if not one.writable and one.host == one.inside and str(one.inside).startswith(ALREADY_SHOWN):
+            continue
+        words += _folders(str(one.inside.parent))
+        words += ["--bind" if one.writable else "--ro-bind", str(one.host), str(one.inside)]
+    return words
+
+
+def _folders(path: str) -> list[str]:
+    """Make a folder and those above it, open to all: bubblewrap would close them to all but their owner."""
+    above = [str(parent) for parent in reversed(PurePosixPath(path).parents)][1:]
+    words: list[str] = []
+    for folder in [*above, path] if path != "/" else []:
+        words += ["--perms", "0755", "--dir", folder]
+    return words
