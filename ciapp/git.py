@@ -109,6 +109,33 @@ class Repository:
         return self.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
 
 
+class WorkTree:
+    """A clone that somebody works in, for the demo: commands run in it, by an author of its own."""
+
+    def __init__(self, folder: Path, author: str, address: str) -> None:
+        self._git = Git(folder)
+        who = {"NAME": author, "EMAIL": address}
+        # How git is set up on this machine must not matter, and a fresh one has no user.name yet.
+        self._environment = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"} | {
+            f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()
+        }
+
+    def run(self, *words: str) -> tuple[str, str]:
+        """What git printed, on stdout and on stderr. Raises GitError."""
+        try:
+            _, printed, said = self._git.execute(
+                ["git", *words], with_extended_output=True, env=self._environment
+            )
+        except (GitCommandError, GitCommandNotFound) as error:
+            raise _as_git_error(words, Path(str(self._git.working_dir)), error) from error
+        return str(printed), str(said)
+
+
+def git_version() -> tuple[int, ...]:
+    """The version of the git on this machine; (2, 39, 5)."""
+    return tuple(Git().version_info)
+
+
 def find_git_dir(path: Path) -> Path:
     """The git directory of a repository given by its folder, bare or not.
 

@@ -64,7 +64,7 @@ def commit_log(
         lines = Repository(Path(repository.git_dir)).run(
             "log", f"--max-count={limit}", "--format=%H%x00%an <%ae>%x00%s", "--encoding=UTF-8", tip, "--"
         )
-        commits = [tuple(line.split("\0", 2)) for line in lines.split("\n") if line]
+        commits = [_logged(line) for line in lines.split("\n") if line]
     else:
         commits = _logged_in_ledger(database, repository.id, tip, limit)
     runs: dict[str, list[Run]] = {}
@@ -85,6 +85,11 @@ def runs_of(database: Database, repository: KnownRepository, commit: str) -> lis
             f"queue one with `ciapp rerun {repository.name} {commit[:12]}`"
         )
     return runs
+
+
+def _logged(line: str) -> tuple[str, str, str]:
+    commit, author, subject = line.split("\0", 2)
+    return commit, author, subject
 
 
 def _known_commits(database: Database, repository_id: int, revision: str) -> list[str]:

@@ -1,0 +1,87 @@
+"""The Celery application, which `celery -A ciapp` finds, and its settings with a reason each.
+
+The ledger decides what is tested, and by whom; a message only wakes a worker up (`ciapp.results.runs`). So
+everything by which Celery would run a task again on its own is off, and redelivery by a broker is harmless.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+from ciapp import mends, transport
+from ciapp.settings import Settings, load_settings
+
+QUEUE = "ciapp"
+DELIVERY_LIMIT = (
+    20  #: a quorum queue drops a message that ended so many workers; the ledger knows long before
+)
+
+
+def broker_options(settings: Settings) -> dict[str, Any]:
+    """What each broker needs to be told; seconds."""
+    longest_s = int(settings.limits.run_s)
+    if settings.broker_url.startswith("embedded://"):
+        return {"folder": str(settings.state_path / "broker")}
+    if settings.broker_url.startswith(("redis", "sentinel")):
+        # Redis hands a message out again when it is not acknowledged in time, so time must not run out.
+        return {
+            "visibility_timeout": 2 * longest_s,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+        }
+    # A publisher that does not wait for RabbitMQ's answer does not learn that a message was lost.
+    return {"confirm_publish": True}
+
+
+def run_queue(settings: Settings) -> Queue:
+    """The queue of runs; on RabbitMQ a quorum queue, which outlives a node."""
+    arguments = {}
+    if settings.broker_url.startswith(("amqp", "pyamqp")):
+        arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
+    return Queue(QUEUE, Exchange(QUEUE), routing_key=QUEUE, queue_arguments=arguments)
+
+
+def make_app(settings: Settings) -> Celery:
+    """The application for these settings."""
+    app = Celery("ciapp", include=["ciapp.tasks", "ciapp.worker"])
+    app.conf.update(
+        broker_url=settings.broker_url,
+        broker_transport_options=broker_options(settings),
+        broker_connection_retry_on_startup=True,  # a worker that starts before its broker waits for it
+        result_backend="ciapp.backend:LedgerBackend",
+        result_expires=None,  # the ledger has a retention of its own
+        task_queues=[run_queue(settings)],
+        task_default_queue=QUEUE,
+        task_default_exchange=QUEUE,
+        task_default_routing_key=QUEUE,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],  # a pickle on the wire would be code of whoever can reach the broker
+        task_acks_late=True,  # the report is stored before the message is gone
+        worker_prefetch_multiplier=1,  # a run must not wait behind another while a slot is free elsewhere
+        task_track_started=True,
+        # The ledger gives a lost run to another worker; these would do it a second time.
+        task_reject_on_worker_lost=False,
+        task_retry_on_worker_lost=False,
+        task_acks_on_failure_or_timeout=True,
+        # A run goes on while the broker is away, and its report goes to the database.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_concurrency=settings.slots,
+        worker_send_task_events=True,
+        task_send_sent_event=True,
+        worker_hijack_root_logger=True,
+        worker_redirect_stdouts=False,
+        # Events are for whoever watches now; the ledger is the record.
+        event_queue_ttl=60.0,
+        event_queue_expires=300.0,
+    )
+    return app
+
+
+transport.register()
+mends.apply()
+settings = load_settings()
+app = make_app(settings)

@@ -1,0 +1,337 @@
+"""The command line: parse, one call, print.
+
+Exit codes of commands that end in a verdict: 0 passed, 1 not passed, 2 usage, 3 infra-error or a service
+that cannot be reached, 4 no such run or not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from ciapp import __version__
+from ciapp.errors import CiError, NoSuchRunError
+from ciapp.logs import set_up_logging
+from ciapp.outlets.junit import to_junit
+from ciapp.outlets.terminal import escape_line
+from ciapp.outlets.text import render_log_line, render_report
+from ciapp.results.database import Database
+from ciapp.results.history import commit_log, resolve_revision, runs_of
+from ciapp.results.pushes import KnownRepository, find_repository, list_repositories
+from ciapp.results.queue import count_queue
+from ciapp.results.report import to_json_types
+from ciapp.results.runs import Run, cancel_run, find_runs, rerun, running_runs
+from ciapp.results.store import report_on
+from ciapp.results.workers import list_workers
+from ciapp.settings import Settings, load_settings
+from ciapp.show import (
+    log_document,
+    log_lines,
+    progress_text,
+    render_status,
+    run_line,
+    status_document,
+    watch_run,
+)
+
+APPEARS_WITHIN_S = 15.0  #: how long a commit that git has may take to reach the ledger
+LOOK_EVERY_S = 0.1
+
+
+class Context:
+    """What every command starts from: settings, and a ledger whose tables are there."""
+
+    def __init__(self, debug: bool) -> None:
+        self.debug = debug
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings()
+
+    def ledger(self) -> Database:
+        """The ledger, migrated."""
+        database = Database(self.settings.database)
+        database.migrate()
+        return database
+
+    def find(self, name: str, revision: str) -> tuple[Database, KnownRepository, str]:
+        """A repository and a commit of it, by what the user called them."""
+        database = self.ledger()
+        repository = find_repository(database, name)
+        return database, repository, resolve_revision(database, repository, revision, self.settings.host_name)
+
+
+pass_context = click.make_pass_decorator(Context)
+REPO = click.argument("repo")
+REV = click.argument("rev", default="HEAD")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--config", type=click.Path(path_type=Path), help="The settings file to use.")
+@click.option("--debug", is_flag=True, help="Show tracebacks and debug events.")
+@click.version_option(__version__)
+@click.pass_context
+def cli(context: click.Context, config: Path | None, debug: bool) -> None:
+    """Continuous integration for git repositories you host yourself."""
+    if config is not None:
+        # Workers, dispatcher and monitor are started as processes of their own, with the same settings.
+        os.environ["CIAPP_CONFIG"] = str(config.absolute())
+    set_up_logging(logging.DEBUG if debug else logging.INFO)
+    context.obj = Context(debug)
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, help="Keep the demo's folder instead of deleting it.")
+@pass_context
+def demo(context: Context, keep: bool) -> None:
+    """Show all of it in a temporary folder: a push, a red report, the fix, a green one."""
+    from ciapp.demo import run_demo
+
+    run_demo(keep=keep)
+
+
+@cli.command()
+@click.option("--concurrency", type=click.IntRange(1), help="Runs tested at a time.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the monitor's pages.")
+@click.option("--no-monitor", is_flag=True, help="Do not start the monitor.")
+@pass_context
+def up(context: Context, concurrency: int | None, port: int | None, no_monitor: bool) -> None:
+    """Run dispatcher, worker and monitor on this machine until Ctrl-C."""
+    from ciapp.services import run_services
+
+    context.ledger().close()
+    sys.exit(run_services(context.settings, concurrency=concurrency, port=port, monitor=not no_monitor))
+
+
+@cli.group()
+def hook() -> None:
+    """Install the hook in a repository, or remove it."""
+
+
+@hook.command("install")
+@click.argument("repository", type=click.Path(path_type=Path))
+@click.option("--name", help="The repository's name in ciapp; its folder's name by default.")
+@click.option("--test-tips", is_flag=True, help="Test the commits that branches and tags name now.")
+@click.option("--test-since", metavar="REV", help="Test what branches and tags have had since REV.")
+@pass_context
+def hook_install(
+    context: Context, repository: Path, name: str | None, test_tips: bool, test_since: str | None
+) -> None:
+    """Install the hook in REPOSITORY; what is in it now counts as seen."""
+    from ciapp.intake.register import install_and_register
+
+    done = install_and_register(
+        context.settings, context.ledger(), repository, name=name, test_tips=test_tips, test_since=test_since
+    )
+    for line in done:
+        click.echo(escape_line(line))
+
+
+@hook.command("remove")
+@click.argument("repository", type=click.Path(path_type=Path))
+@pass_context
+def hook_remove(context: Context, repository: Path) -> None:
+    """Take the hook out of REPOSITORY and restore what was there; its reports stay."""
+    from ciapp.intake.hook import remove_hook
+
+    for line in remove_hook(repository):
+        click.echo(escape_line(line))
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="Take in what is there, send it, and end.")
+@pass_context
+def dispatcher(context: Context, once: bool) -> None:
+    """Move pushes into the ledger and runs to workers; take back runs that were lost."""
+    from ciapp.intake.serve import serve
+
+    serve(context.settings, context.ledger(), once=once)
+
+
+PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@cli.command(context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@pass_context
+def worker(context: Context, arguments: tuple[str, ...]) -> None:
+    """Test commits: a Celery worker, with Celery's own options."""
+    context.ledger().close()
+    from ciapp.celery import app
+
+    options = ["--loglevel=info", "--without-mingle", "--without-gossip"]
+    app.worker_main(["worker", *options, *arguments])
+
+
+@cli.command(context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@pass_context
+def monitor(context: Context, arguments: tuple[str, ...]) -> None:
+    """Watch in a browser: Flower, with Flower's own options."""
+    settings = context.settings
+    from ciapp.celery import app
+
+    options = [f"--address={settings.monitor_address}", f"--port={settings.monitor_port}"]
+    app.start(["flower", *options, "--logging=warning", *arguments])
+
+
+@cli.command()
+@REPO
+@REV
+@click.option("-n", "--limit", default=20, show_default=True, type=click.IntRange(1))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@pass_context
+def log(context: Context, repo: str, rev: str, limit: int, as_json: bool) -> None:
+    """One line a commit: status, counts, duration, subject."""
+    database = context.ledger()
+    repository = find_repository(database, repo)
+    commits = commit_log(database, repository, rev, context.settings.host_name, limit)
+    if as_json:
+        click.echo(json.dumps(log_document(repo, commits), indent=2))
+        return
+    width = shutil.get_terminal_size().columns
+    for commit in commits:
+        for line in log_lines(commit):
+            click.echo(render_log_line(line, width=width, color=sys.stdout.isatty()))
+
+
+@cli.command()
+@REPO
+@REV
+@click.option("--environment", default="default", help="Of the commit's runs, the one to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML to FILE.")
+@pass_context
+def report(
+    context: Context, repo: str, rev: str, environment: str, as_json: bool, junit: Path | None
+) -> None:
+    """Print what testing a commit found; exits with its verdict."""
+    database, repository, commit = context.find(repo, rev)
+    run = _pick_run(runs_of(database, repository, commit), environment)
+    found = report_on(database, run)
+    if found is None:
+        raise NoSuchRunError(
+            f"commit {commit[:12]} of {repo} is {progress_text(run)}; see `ciapp wait {repo} {rev}`"
+        )
+    if junit is not None:
+        junit.write_bytes(to_junit(found))
+    elif as_json:
+        click.echo(json.dumps(to_json_types(found), indent=2))
+    else:
+        click.echo(render_report(found), nl=False)
+    sys.exit(found.status.exit_code)
+
+
+@cli.command()
+@REPO
+@REV
+@click.option("--timeout", type=float, help="Give up after so many seconds, with exit code 4.")
+@pass_context
+def wait(context: Context, repo: str, rev: str, timeout: float | None) -> None:
+    """Show a commit's tests going on until they have finished; exits with the verdict."""
+    database, repository, commit = context.find(repo, rev)
+    deadline = time.monotonic() + timeout if timeout is not None else None
+    appears = time.monotonic() + (min(timeout, APPEARS_WITHIN_S) if timeout is not None else APPEARS_WITHIN_S)
+    while not find_runs(database, repository.name, [commit]) and time.monotonic() < appears:
+        time.sleep(LOOK_EVERY_S)
+    code = 0
+    for first in runs_of(database, repository, commit):
+        run = watch_run(database, first, deadline)
+        assert run.status is not None
+        click.echo(render_log_line(run_line(run), width=0, color=sys.stdout.isatty()))
+        code = max(code, run.status.exit_code)
+    sys.exit(code)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@pass_context
+def status(context: Context, as_json: bool) -> None:
+    """Queue, workers, and what is being tested now."""
+    database = context.ledger()
+    counts, workers, running = count_queue(database), list_workers(database), running_runs(database)
+    if as_json:
+        document = status_document(counts, workers, running, list_repositories(database))
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo(render_status(counts, workers, running))
+
+
+@cli.command("rerun")
+@REPO
+@REV
+@pass_context
+def rerun_command(context: Context, repo: str, rev: str) -> None:
+    """Test a commit again, or for the first time."""
+    database, repository, commit = context.find(repo, rev)
+    queued = rerun(database, repository.id, commit)
+    state = "queued" if queued else "waiting or running already"
+    click.echo(f"commit {commit[:12]} of {repo} is {state}; follow it with `ciapp wait {repo} {commit[:12]}`")
+
+
+@cli.command()
+@REPO
+@REV
+@pass_context
+def cancel(context: Context, repo: str, rev: str) -> None:
+    """Cancel a commit's runs that have not finished."""
+    database, repository, commit = context.find(repo, rev)
+    cancelled = [run for run in runs_of(database, repository, commit) if cancel_run(database, run.id)]
+    click.echo(f"commit {commit[:12]} of {repo}: {'cancelled' if cancelled else 'finished already'}")
+
+
+@cli.command()
+@pass_context
+def doctor(context: Context) -> None:
+    """Check each part, and say what to do about each red line."""
+    from ciapp.doctor import examine
+
+    sys.exit(examine(context.settings))
+
+
+def _pick_run(runs: list[Run], environment: str) -> Run:
+    for run in runs:
+        if run.environment == environment:
+            return run
+    known = ", ".join(run.environment for run in runs)
+    raise NoSuchRunError(
+        f"commit {runs[0].commit[:12]} has no run in environment {environment!r}; it has {known}"
+    )
+
+
+def main() -> None:
+    """The program: every error of ours is one sentence and an exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        cli.main(standalone_mode=False)
+    except CiError as error:
+        if debug:
+            raise
+        click.echo(f"ciapp: {escape_line(str(error))}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if debug:
+            raise
+        said = escape_line(f"{type(error).__name__}: {error}")
+        click.echo(f"ciapp: this is a fault of ciapp's own ({said}); `--debug` shows where", err=True)
+        sys.exit(CiError.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The dispatcher as a process: one per host, until it is told to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from ciapp.errors import SettingsError, UsageError
+from ciapp.intake.dispatcher import Dispatcher
+from ciapp.intake.presence import Presence
+from ciapp.results.database import Database
+from ciapp.settings import Settings
+from ciapp.tasks import send_runs
+
+logger = logging.getLogger(__name__)
+ONCE_WAITS_S = 30.0  #: for another dispatcher that may have read the spool before we were asked
+
+
+def serve(settings: Settings, database: Database, *, once: bool) -> None:
+    """Run the dispatcher of this host. Raises UsageError when another one runs.
+
+    With `once`, take in what is there, send what is due, and return; a dispatcher that runs does the same.
+    """
+    lock = _take_lock(settings.state_path, once)
+    if lock is None:
+        return
+    presence = Presence()
+    dispatcher = Dispatcher(settings, database, send_runs)
+    try:
+        if once:
+            dispatcher.announce(presence)
+            dispatcher.step()
+        else:
+            _serve_until_told(dispatcher, presence)
+    finally:
+        presence.close()
+        # A push that still saw our mark has left its record to us by now.
+        dispatcher.step()
+        lock.close()
+
+
+def _serve_until_told(dispatcher: Dispatcher, presence: Presence) -> None:
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+        presence.interrupt()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    logger.info("dispatcher started")
+    dispatcher.run(presence, stopped.is_set)
+    logger.info("dispatcher stopped")
+
+
+def _take_lock(state: Path, once: bool) -> IO[str] | None:
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o711)
+        lock = (state / "dispatcher.lock").open("a")
+    except OSError as error:
+        raise SettingsError(f"{state} cannot be used: {error.strerror}; set state_dir elsewhere") from error
+    deadline = time.monotonic() + (ONCE_WAITS_S if once else 0.0)
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            lock.close()
+            if once:
+                return None
+            raise UsageError(f"a dispatcher runs already in {state}; stop it first") from error
+        return lock

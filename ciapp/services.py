@@ -1,0 +1,132 @@
+"""Dispatcher, worker and monitor as one process tree in the foreground.
+
+In:  which of them to run, and their options.
+Out: their processes, each in a session of its own so that Ctrl-C reaches us alone and we stop them in order;
+     one that ends by itself is started again. When we are killed, the kernel ends them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+from ciapp.settings import Settings
+
+logger = logging.getLogger(__name__)
+PR_SET_PDEATHSIG = 1
+LOOK_EVERY_S = 0.2
+RESTART_AFTER_S = 2.0
+STOP_WITHIN_S = 45.0  #: longer than the worker lets its tests finish
+
+
+class Service:
+    """One program that is to run as long as we do."""
+
+    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.name = name
+        self._command = [sys.executable, "-m", "ciapp.cli", *arguments]
+        self._environment = dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start_at = 0.0
+
+    def keep_running(self) -> None:
+        """Start the program, again if need be, but not sooner than a while after it ended."""
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return
+            logger.error("service ended", extra={"service": self.name, "exit": code})
+            self._process = None
+            self._start_at = time.monotonic() + RESTART_AFTER_S
+        if time.monotonic() >= self._start_at:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def ask_to_stop(self) -> None:
+        """Send the signal that means "finish what you do"."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the end; kill what has not ended by then."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            logger.error("service killed", extra={"service": self.name, "after_s": timeout_s})
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+class Services:
+    """The programs of one machine, worker first: it is the one with something to finish."""
+
+    def __init__(
+        self,
+        *,
+        concurrency: int | None = None,
+        port: int | None = None,
+        monitor: bool = True,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        environment = os.environ if environment is None else environment
+        slots = [f"--concurrency={concurrency}"] if concurrency else []
+        self._services = [Service("worker", ["worker", *slots], environment)]
+        self._services.append(Service("dispatcher", ["dispatcher"], environment))
+        if monitor:
+            where = [f"--port={port}"] if port is not None else []
+            self._services.append(Service("monitor", ["monitor", *where], environment))
+
+    def keep_running(self) -> None:
+        """Start what does not run."""
+        for service in self._services:
+            service.keep_running()
+
+    def stop(self) -> None:
+        """Stop all; tests in flight are finished, or queued again."""
+        for service in self._services:
+            service.ask_to_stop()
+        deadline = time.monotonic() + STOP_WITHIN_S
+        for service in self._services:
+            service.wait(max(0.1, deadline - time.monotonic()))
+
+
+def run_services(settings: Settings, *, concurrency: int | None, port: int | None, monitor: bool) -> int:
+    """Run them until SIGINT or SIGTERM; returns the exit code."""
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    services = Services(concurrency=concurrency, port=port, monitor=monitor)
+    if monitor:
+        address = f"http://{settings.monitor_address}:{settings.monitor_port if port is None else port}/"
+        logger.info("monitor", extra={"page": address})
+    try:
+        while not stopped.is_set():
+            services.keep_running()
+            stopped.wait(LOOK_EVERY_S)
+        logger.info("stopping; tests in flight are finished or queued again")
+    finally:
+        services.stop()
+    return 0
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,160 @@
+"""How the command line shows runs: as lines, as a progress bar, as JSON documents."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from ciapp.errors import NoSuchRunError
+from ciapp.outlets.terminal import escape_line, format_duration
+from ciapp.outlets.text import LogLine
+from ciapp.results.database import Database
+from ciapp.results.history import LoggedCommit
+from ciapp.results.pushes import DEFERRED, KnownRepository
+from ciapp.results.queue import QueueCounts
+from ciapp.results.report import SCHEMA, State
+from ciapp.results.runs import Run, get_run
+from ciapp.results.workers import Worker
+
+LOOK_EVERY_S = 0.1
+
+
+def progress_text(run: Run) -> str:
+    """Where an unfinished run is: "queued", "running 34/120, 1 failed"."""
+    if run.state is State.QUEUED:
+        words = "deferred behind a newer push" if run.priority == DEFERRED else "queued"
+        return f"{words}, after a lost attempt: {run.reason}" if run.reason else words
+    if not run.tests_known:
+        return "running"
+    failed = f", {run.tests_failed} failed" if run.tests_failed else ""
+    return f"running {run.tests_done}/{run.tests_known}{failed}"
+
+
+def run_line(run: Run) -> LogLine:
+    """A run as one line of `ciapp log`."""
+    notes = [] if run.environment == "default" else [run.environment]
+    if run.state is not State.FINISHED:
+        notes.append(progress_text(run))
+    elif run.attempt > 1:
+        notes.append(f"attempt {run.attempt}")
+    return LogLine(
+        commit=run.commit,
+        state=run.state,
+        status=run.status,
+        counts=run.counts,
+        duration_s=run.duration_s,
+        subject=run.subject,
+        note=", ".join(notes),
+    )
+
+
+def log_lines(commit: LoggedCommit) -> list[LogLine]:
+    """A commit as lines of `ciapp log`, one for each of its runs, at least one."""
+    if commit.runs:
+        return [run_line(run) for run in commit.runs]
+    return [
+        LogLine(
+            commit=commit.commit,
+            state=None,
+            status=None,
+            counts={},
+            duration_s=None,
+            subject=commit.subject,
+            note="not tested",
+        )
+    ]
+
+
+def log_document(repo: str, commits: Sequence[LoggedCommit]) -> dict[str, Any]:
+    """`ciapp log --json`."""
+    return {
+        "schema": SCHEMA,
+        "repo": repo,
+        "commits": [
+            {
+                "commit": commit.commit,
+                "author": commit.author,
+                "subject": commit.subject,
+                "runs": [_run_document(run) for run in commit.runs],
+            }
+            for commit in commits
+        ],
+    }
+
+
+def status_document(
+    counts: QueueCounts,
+    workers: Sequence[Worker],
+    running: Sequence[Run],
+    repositories: Sequence[KnownRepository],
+) -> dict[str, Any]:
+    """`ciapp status --json`."""
+    return {
+        "schema": SCHEMA,
+        "queue": msgspec.to_builtins(counts),
+        "workers": [msgspec.to_builtins(worker) for worker in workers],
+        "running": [{"repo": run.repo, "commit": run.commit} | _run_document(run) for run in running],
+        "repositories": [{"name": one.name, "host": one.host} for one in repositories],
+    }
+
+
+def render_status(counts: QueueCounts, workers: Sequence[Worker], running: Sequence[Run]) -> str:
+    """`ciapp status` for people."""
+    lines = [f"queue: {counts.waiting + counts.sent} waiting, {counts.running} running"]
+    for worker in workers:
+        slots = "1 slot" if worker.slots == 1 else f"{worker.slots} slots"
+        lines.append(f"worker: {worker.name}, {slots}, Python {worker.python}, sandbox {worker.sandbox}")
+    if not workers:
+        lines.append("worker: none; start one with `ciapp up` or `ciapp worker`")
+    for run in running:
+        lines.append(f"testing: {run.repo} {run.commit[:12]} on {run.worker}: {progress_text(run)}")
+    return "\n".join(escape_line(line) for line in lines)
+
+
+def watch_run(database: Database, run: Run, deadline: float | None = None) -> Run:
+    """Show a run going on until it has finished, and return it as it is then.
+
+    Raises NoSuchRunError when the deadline (monotonic) passes first, or the run is deleted.
+    """
+    title = f"{run.repo} {run.commit[:12]}"
+    with click.progressbar(
+        length=1, label=title, file=sys.stderr, show_eta=False, item_show_func=lambda text: text
+    ) as bar:
+        while run.state is not State.FINISHED:
+            if deadline is not None and time.monotonic() > deadline:
+                raise NoSuchRunError(f"commit {run.commit[:12]} of {run.repo} is still {progress_text(run)}")
+            bar.length = max(run.tests_known, 1)
+            bar.pos = min(run.tests_done, bar.length)
+            bar.current_item = escape_line(progress_text(run))
+            bar.render_progress()
+            time.sleep(LOOK_EVERY_S)
+            found = get_run(database, run.id)
+            if found is None:
+                raise NoSuchRunError(f"the run of {title} is gone from the ledger; was it purged?")
+            run = found
+        bar.length = bar.pos = max(run.tests_known, 1)
+        bar.current_item = f"{run.status} in {format_duration(run.duration_s or 0.0)}"
+        bar.render_progress()
+    return run
+
+
+def _run_document(run: Run) -> dict[str, Any]:
+    return {
+        "environment": run.environment,
+        "state": run.state.value,
+        "status": run.status.value if run.status else None,
+        "reason": run.reason,
+        "attempt": run.attempt,
+        "counts": run.counts,
+        "duration_s": run.duration_s,
+        "task_id": run.task_id if run.attempt else None,
+        "worker": run.worker,
+        "tests_known": run.tests_known,
+        "tests_done": run.tests_done,
+        "tests_failed": run.tests_failed,
+    }

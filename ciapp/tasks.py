@@ -1,0 +1,46 @@
+"""Celery tasks: envelopes that turn ids into one call.
+
+In:  a message that names a run and the attempt it wakes a worker up for.
+Out: the attempt's report as plain JSON types, which the result backend stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kombu.exceptions import OperationalError
+
+from ciapp.celery import QUEUE, app, settings
+from ciapp.errors import BrokerError
+from ciapp.results.report import to_json_types
+from ciapp.results.runs import Run, task_id
+from ciapp.testing.pipeline import test_run
+
+
+@app.task(name="ciapp.run_commit", bind=True)  # type: ignore[untyped-decorator]
+def run_commit(self: Any, run_id: int, attempt: int) -> dict[str, Any] | None:
+    """Test a run's commit; None when it was not this attempt's turn.
+
+    Not `Ignore`, which sends no event: a monitor would show the task as started for ever.
+    """
+    report = test_run(run_id, attempt, worker=self.request.hostname, settings=settings)
+    return to_json_types(report) if report is not None else None
+
+
+def send_runs(runs: Sequence[Run]) -> None:
+    """Send a message for the next attempt of each run. Raises BrokerError when the broker refuses."""
+    try:
+        with app.producer_pool.acquire(block=True) as producer:
+            for run in runs:
+                run_commit.apply_async(
+                    args=(run.id, run.attempt + 1),
+                    task_id=task_id(run, run.attempt + 1),
+                    queue=QUEUE,
+                    producer=producer,
+                    retry=False,
+                )
+    except (OperationalError, OSError) as error:
+        raise BrokerError(
+            f"broker {app.connection().as_uri()} does not take messages: {error}; see `ciapp doctor`"
+        ) from error

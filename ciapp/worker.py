@@ -1,0 +1,118 @@
+"""What a Celery worker does beside its tasks, however it was started.
+
+In:  Celery's signals of the worker's life.
+Out: the worker's row in the ledger, kept fresh; reports that waited on this disk delivered; a stop that ends
+     in bounded time; and the runs that it could not finish given back at once, not when their leases end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+from celery import signals
+
+from ciapp.celery import settings
+from ciapp.errors import LedgerError
+from ciapp.logs import FieldFormatter
+from ciapp.results.database import Database
+from ciapp.results.outbox import Outbox
+from ciapp.results.runs import lose_attempt, running_runs
+from ciapp.results.workers import BEAT_EVERY_S, Worker, worker_has_left, worker_is_here
+from ciapp.testing.environment import default_python
+from ciapp.testing.sandbox import sandbox_level
+
+logger = logging.getLogger(__name__)
+FINISH_WITHIN_S = 30.0  #: after SIGTERM; a run that takes longer goes to another worker
+
+
+class Attendance(threading.Thread):
+    """Tells the ledger that a worker is there, and delivers what waits on its disk."""
+
+    def __init__(self, name: str, slots: int) -> None:
+        super().__init__(name="attendance", daemon=True)
+        self._database = Database(settings.database)
+        self._outbox = Outbox(settings.state_path / "outbox", self._database)
+        self._stopped = threading.Event()
+        now = datetime.now(UTC)
+        self._worker = Worker(
+            name=name,
+            host=settings.host_name,
+            slots=slots,
+            sandbox=sandbox_level(settings.sandbox),
+            python=default_python().version,
+            started_at=now,
+            seen_at=now,
+        )
+
+    def run(self) -> None:
+        """Beat until stopped; a ledger that is away is tried again at the next beat."""
+        while not self._stopped.is_set():
+            try:
+                self._database.migrate()
+                worker_is_here(self._database, self._worker)
+                self._outbox.deliver_waiting()
+            except LedgerError as error:
+                logger.warning("ledger away", extra={"error": str(error)})
+            self._stopped.wait(BEAT_EVERY_S)
+
+    def leave(self) -> None:
+        """Stop, and give back what this worker still holds."""
+        self._stopped.set()
+        self.join(BEAT_EVERY_S)
+        try:
+            worker_has_left(self._database, self._worker.name)
+            for run in running_runs(self._database):
+                if run.worker.partition("#")[0] == self._worker.name:
+                    reason = f"worker {self._worker.name} was stopped"
+                    lose_attempt(
+                        self._database,
+                        run.id,
+                        attempt=run.attempt,
+                        reason=reason,
+                        tries=settings.attempts,
+                        forgiven=True,
+                    )
+        except LedgerError as error:
+            logger.warning("not signed off", extra={"error": str(error)})
+
+
+_attendance: list[Attendance] = []
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def begin_attendance(sender: Any, **_: Any) -> None:
+    """The worker consumes: say that it is there."""
+    attendance = Attendance(sender.hostname, sender.controller.concurrency)
+    _attendance.append(attendance)
+    attendance.start()
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def bound_shutdown(how: str, **_: Any) -> None:
+    """Let tests in flight finish for a while after SIGTERM, then stop all the same.
+
+    Celery's own soft shutdown sleeps for its whole time even when the tasks end sooner.
+    """
+    if how == "Warm":
+        patience = threading.Timer(FINISH_WITHIN_S, os.kill, (os.getpid(), signal.SIGQUIT))
+        patience.daemon = True
+        patience.start()
+
+
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+def end_attendance(**_: Any) -> None:
+    """The worker's pool has stopped: sign off."""
+    while _attendance:
+        _attendance.pop().leave()
+
+
+@signals.after_setup_logger.connect  # type: ignore[untyped-decorator]
+def show_fields(logger: logging.Logger, **_: Any) -> None:
+    """Give Celery's log lines the form of ours."""
+    for handler in logger.handlers:
+        handler.setFormatter(FieldFormatter())
