@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,11 @@ def remove_folder(path: Path) -> None:
     """
     if not path.is_symlink() and not path.exists():
         return
+    try:
+        shutil.rmtree(path)  # safe against links as well, and no program to start
+        return
+    except (OSError, RecursionError):
+        pass  # closed, or too deep
     # rm and chmod walk by descriptors: neither follows a link, and both go deeper than a path may be long and
     # than Python may recurse.
     done = _run("rm", "-rf", str(path))

@@ -101,6 +101,7 @@ def spawn(
                 env=environment,
                 cwd="/",
                 start_new_session=new_session,
+                umask=0o022,
             )
     except OSError as error:
         raise SandboxError(f"{command[0]} cannot be started: {error.strerror}; see `ciapp doctor`") from error

@@ -1,0 +1,223 @@
+"""A work tree that is moved from commit to commit, touching only files that differ.
+
+In:  a slot, a folder of it, and a mirror to borrow objects from.
+Out: in the folder, exactly the files of the commit; nothing of what stood there before.
+
+git itself runs in the sandbox, under the identity that the tests have: so the files belong to that identity
+without a change of owner (which would make git's index worthless), and a commit that is made to harm git
+harms nobody. Its git directory with the index stands outside of the folder; tests never see it. A file that
+tests changed is noticed by its inode and ctime, which nobody can set back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from ciapp.errors import CheckoutError, ProjectError
+from ciapp.settings import Limits
+from ciapp.testing.folders import remove_folder
+from ciapp.testing.launch import Shown
+from ciapp.testing.mirror import Mirror, is_object_trouble
+from ciapp.testing.sandbox import (
+    CHECKOUT,
+    SandboxedProcess,
+    SandboxSetting,
+    find_level,
+    identity_in,
+    open_sandbox,
+)
+from ciapp.testing.slot import Slot
+
+GIT_DIR = Path("/git")
+OBJECTS = Path("/objects")
+MOVES_WITHIN_S = 1800.0
+LOOK_EVERY_S = 0.25
+OURS = ("No space left", "Disk quota", "Input/output error", "Read-only file system", "Out of memory")
+
+#: In the folder: open what was closed, remove what git does not look at, let git do its work. The folders
+#: are listed for `_has_attributes`.
+MOVE = """
+find . -type d ! -perm 0755 -exec chmod 0755 {} \\; -o ! -type d ! -type f ! -type l -exec rm -f {} +
+git read-tree -u --reset "$1" && git clean -ffdxq && exec find . -type d -print0
+"""
+FORMAT_SHA1 = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
+FORMAT_SHA256 = (
+    "[core]\n\trepositoryformatversion = 1\n\tbare = false\n[extensions]\n\tobjectFormat = sha256\n"
+)
+#: Nothing that the commit or the machine brings along may run; what the tree holds is what is laid out.
+CONFIG = """\
+[core]
+\thooksPath = /dev/null
+\tattributesFile = /dev/null
+\texcludesFile = /dev/null
+\tfsmonitor = false
+\tautocrlf = false
+[protocol]
+\tallow = never
+[gc]
+\tauto = 0
+"""
+ENVIRONMENT = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "LC_ALL": "C",
+}
+
+
+class View(msgspec.Struct, frozen=True):
+    """What a sandbox shows."""
+
+    shown: tuple[Shown, ...]
+
+
+class WorkTree:
+    """A folder of a slot, and the git directory that goes with it."""
+
+    def __init__(
+        self, slot: Slot, path: Path, git_dir: Path, mirror: Mirror, limits: Limits, setting: SandboxSetting
+    ) -> None:
+        self.path = path
+        self.mirror = mirror
+        self._slot = slot
+        self._git_dir = git_dir
+        self._limits = limits
+        self._setting = setting
+        self._identity = identity_in(find_level(setting), slot)
+
+    @property
+    def index(self) -> Path:
+        """git's index: what it knows of the files it laid out."""
+        return self._git_dir / "index"
+
+    def move_to(self, commit: str) -> None:
+        """Make the folder hold this commit and nothing else.
+
+        Raises ProjectError for a commit that cannot be laid out, CheckoutError for trouble of this host's.
+        """
+        if self._is_there():
+            remove_folder(self.path / ".git")
+            if not self._try(commit):
+                return
+        self._start_anew(commit)
+        said = self._try(commit)
+        if is_object_trouble(said):
+            self.mirror.rebuild(commit)
+            said = self._try(commit)
+        if not said:
+            return
+        if is_object_trouble(said) or any(trouble in said for trouble in OURS):
+            raise CheckoutError(f"{commit} cannot be laid out in {self.path}: {said}; see `ciapp doctor`")
+        raise ProjectError(f"the commit cannot be checked out: {said}")
+
+    def git(self, *words: str) -> str:
+        """What git prints, run on the folder in the sandbox."""
+        status, printed, said = self._run("git", *words)
+        if status:
+            raise ProjectError(f"git {words[0]} fails on the commit: {said}")
+        return printed.decode("utf-8", "surrogateescape")
+
+    def below(self, path: str, mirror: Mirror) -> WorkTree:
+        """The work tree of a submodule in a folder of this one."""
+        key = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
+        git_dir = self._git_dir.with_suffix(".modules") / f"{key}.git"
+        return WorkTree(self._slot, self.path / path, git_dir, mirror, self._limits, self._setting)
+
+    def _is_there(self) -> bool:
+        folders = (self.path, self._git_dir)
+        return all(folder.is_dir() and folder.stat().st_uid == self._identity.uid for folder in folders)
+
+    def _start_anew(self, commit: str) -> None:
+        """An empty folder and an empty index."""
+        remove_folder(self._git_dir)
+        remove_folder(self.path)
+        try:
+            for folder in (self.path, self._git_dir, self._git_dir / "objects", self._git_dir / "refs"):
+                folder.mkdir(parents=True)
+                folder.chmod(0o755)
+                os.chown(folder, self._identity.uid, self._identity.gid)
+        except OSError as error:
+            raise CheckoutError(f"{self.path} cannot be made: {error.strerror}; check state_dir") from error
+        write_git_dir(self._git_dir, commit, CONFIG)
+
+    def _try(self, commit: str) -> str:
+        """Move; what went wrong, empty when nothing did."""
+        status, printed, said = self._run("sh", "-c", MOVE, "sh", commit)
+        if status:
+            return said or f"git ended with status {status}"
+        if self._has_attributes(printed):
+            return "folders have attributes that were not theirs"
+        return ""
+
+    def _has_attributes(self, folders: bytes) -> bool:
+        """Whether a folder has what git neither records nor removes: access lists, attributes of users."""
+        for folder in folders.split(b"\0")[:-1]:
+            try:
+                names = os.listxattr(os.fsencode(self.path) + b"/" + folder, follow_symlinks=False)
+            except OSError:
+                continue  # a file system without attributes
+            if any(name.startswith(("user.", "system.")) for name in names):
+                return True
+        return False
+
+    def _run(self, *command: str) -> tuple[int, bytes, str]:
+        """Exit status, output, and the last line of complaint of a program in the folder."""
+        view = View(
+            (
+                Shown(self.path, CHECKOUT, writable=True),
+                Shown(self._git_dir, GIT_DIR, writable=True),
+                Shown(self.mirror.objects, OBJECTS),
+            )
+        )
+        sandbox = open_sandbox(self._slot, view, self._limits, setting=self._setting)
+        environment = {
+            **ENVIRONMENT,
+            "GIT_DIR": str(sandbox.inside(self._git_dir)),
+            "GIT_WORK_TREE": str(sandbox.checkout),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(sandbox.inside(self.mirror.objects)),
+        }
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
+            process = sandbox.start(
+                command, environment=environment, stdout=output.fileno(), stderr=complaints.fileno()
+            )
+            try:
+                breach = _watch(process)
+            finally:
+                process.kill()
+            status = process.poll()
+            output.seek(0)
+            complaints.seek(0)
+            said = breach or _last_line(complaints.read())
+            return status if status is not None and not breach else 1, output.read(), said
+
+
+def write_git_dir(git_dir: Path, head: str, config: str = "") -> None:
+    """The least that git takes for a git directory, in a folder that has `objects` and `refs`."""
+    format_ = FORMAT_SHA256 if len(head) == 64 else FORMAT_SHA1
+    (git_dir / "HEAD").write_text(f"{head}\n", "ascii")
+    (git_dir / "config").write_text(format_ + config, "ascii")
+
+
+def _watch(process: SandboxedProcess) -> str:
+    """Wait for the end; the limit that was broken before, empty when none was."""
+    deadline = time.monotonic() + MOVES_WITHIN_S
+    while process.wait(LOOK_EVERY_S) is None:
+        breach = process.breach()
+        if breach:
+            return breach
+        if time.monotonic() > deadline:
+            return f"git needs more than {MOVES_WITHIN_S:.0f} s"
+    return ""
+
+
+def _last_line(said: bytes) -> str:
+    """The line of a complaint that says most: git's last words may be advice."""
+    lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return (telling or lines or [""])[-1].strip()
