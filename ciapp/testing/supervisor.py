@@ -145,8 +145,8 @@ class _Attempt:
             return False  # the next child would end where this one did
         if journal.children > self._plan.limits.restarts:
             self._reason = (
-                f"gave up after {count(journal.children, 'child process', 'child processes')}, "
-                f"each of which crashed or hung; {count(left, 'test')} not run"
+                f"gave up after {count(journal.children, 'child process', 'child processes')} "
+                f"that crashed or hung; {count(left, 'test')} not run"
             )
             return False
         return True
@@ -232,7 +232,7 @@ class _Attempt:
                 self._status = Status.TIMED_OUT
                 self._reason = f"the tests took longer than the run's limit of {limits.run_s:g} s"
                 return self._time_out(
-                    process, channels, f"not done after the run's limit of {limits.run_s:g} s"
+                    process, channels, f"not done at the end of the run's {limits.run_s:g} s"
                 )
             if current is not None and now_s - current_since_s > limits.test_s:
                 return self._time_out(process, channels, f"took longer than the limit of {limits.test_s:g} s")

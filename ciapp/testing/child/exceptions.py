@@ -28,11 +28,14 @@ def cut(text: str, cap: int = TEXT_CAP) -> str:
 
 
 def headline(error: Any) -> str:
-    """One line for an exception, also for one whose __str__ raises."""
+    """One line for an exception, also for one that cannot be looked at."""
     kind, value = error[0], error[1]
-    name = kind.__qualname__
-    if kind.__module__ not in ("builtins", "__main__"):
-        name = f"{kind.__module__}.{name}"
+    try:
+        name = kind.__qualname__
+        if kind.__module__ not in ("builtins", "__main__"):
+            name = f"{kind.__module__}.{name}"
+    except Exception:
+        name = "an exception without a name"
     lines = text_of(value)[:10_000].splitlines()
     return (f"{name}: {lines[0]}" if lines else name)[:MESSAGE_CAP]
 
@@ -50,9 +53,12 @@ def describe(error: Any) -> tuple[str, str]:
     return message, cut(text)
 
 
-def last_line(value: Any) -> str:
-    """The last line of what it says: the cause, where unittest wraps an import error."""
-    return (text_of(value)[-10_000:].splitlines() or [""])[-1][:MESSAGE_CAP]
+def load_problem(error: Any) -> str:
+    """One line for what unittest puts in place of a module: the cause of an import error, which it wraps."""
+    text = text_of(error[1])
+    if text.startswith("Failed to import test module"):
+        return text[-10_000:].splitlines()[-1][:MESSAGE_CAP]
+    return headline(error)
 
 
 def text_of(value: Any) -> str:

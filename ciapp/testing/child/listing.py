@@ -69,6 +69,7 @@ class Manifest:
                 cls = type(test)
                 self._scopes.setdefault(strclass(cls), []).append(index)
                 self._scopes.setdefault(cls.__module__, []).append(index)
+        self._listed = len(self.ids)
 
     def emit(self, channel: Channel, unloaded: list[str]) -> None:
         """Send the list, in lines of a bearable length."""
@@ -82,6 +83,10 @@ class Manifest:
     def is_waiting(self, test: Any) -> bool:
         """Whether this very object is listed and has not run."""
         return id(test) in self._waiting
+
+    def listed_waiting(self) -> int:
+        """How many of the tests that were listed at first have not run."""
+        return sum(index < self._listed for index in self._held)
 
     def waiting_in(self, scope: str) -> list[int]:
         """Indexes of the tests of a class or module that have not run."""

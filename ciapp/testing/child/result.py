@@ -17,7 +17,7 @@ from time import monotonic
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 
 from .channel import Channel, quote
-from .exceptions import cut, describe, fixture_in, headline, last_line, text_of
+from .exceptions import cut, describe, fixture_in, headline, load_problem, text_of
 from .listing import Manifest, is_failed_load, name_of
 
 TYPE_CHECKING = False
@@ -98,7 +98,6 @@ class Result(unittest.TestResult):
         super().__init__()
         self._previousTestClass = None
         self._moduleSetUpFailed = False
-        self.stopped = 0  #: tests that have run
         self._channel = channel
         self._manifest = manifest
         self._running: dict[int, Running] = {}
@@ -139,7 +138,7 @@ class Result(unittest.TestResult):
         if isinstance(test, _ErrorHolder):
             self._emit_fixture("fixture-failed", *_phase_and_scope(test), headline(err), traceback)
         elif is_failed_load(test):
-            self._leave(test, UNLOADED, last_line(err[1]), traceback)
+            self._leave(test, UNLOADED, load_problem(err), traceback)
         else:
             self._leave(test, ERRORED, headline(err), traceback)
 
@@ -197,16 +196,18 @@ class Result(unittest.TestResult):
         """A fixture raised what unittest does not catch."""
         self._emit_fixture("fixture-failed", phase, scope, *describe(error))
 
-    def interrupted(self, error: Any) -> None:
-        """Something came out of the suite's loop that unittest does not catch."""
+    def interrupted(self, error: Any) -> bool:
+        """Something came out of the suite's loop that unittest does not catch; whether a test had raised it."""
         for running in list(self._running.values()):
             running.leave(ERRORED, *describe(error))
             self._stop(running, monotonic() - running.started)
             self._told = error[1]
         self._running.clear()
         self._channel.mark("-")
-        if error[1] is not self._told:
-            self.fixture_failed(fixture_in(error[2]), "", error)
+        if error[1] is self._told:
+            return True
+        self.fixture_failed(fixture_in(error[2]), "", error)
+        return False
 
     def _index_of(self, test: Any) -> int:
         index = self._manifest.find(test)
@@ -265,7 +266,6 @@ class Result(unittest.TestResult):
             fields += f',"more":{running.more}'
         self._channel.emit("stop", fields)
         self._manifest.end(running.index)
-        self.stopped += 1
 
     def _emit_fixture(
         self,

@@ -84,14 +84,14 @@ def _run_suite(suite: unittest.TestSuite, result: Result, manifest: Manifest) ->
                 )
         result.startTestRun()
         while True:
-            stopped = result.stopped
+            waiting = manifest.listed_waiting()
             try:
                 suite(result)
                 break
             except BaseException:
-                result.interrupted(sys.exc_info())
-            if result.stopped == stopped:
-                break  # not a test of its own: there is no telling where to go on
+                came_from_test = result.interrupted(sys.exc_info())
+            if not came_from_test or manifest.listed_waiting() == waiting:
+                break  # there is no telling where to go on
             prune(suite, manifest.is_waiting)
             setattr(
                 result, "_testRunEntered", False

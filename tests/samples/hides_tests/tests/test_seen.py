@@ -1,0 +1,6 @@
+import unittest
+
+
+class TestSeen(unittest.TestCase):
+    def test_one(self):
+        pass

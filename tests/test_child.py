@@ -1,0 +1,31 @@
+"""The child, run for real under every interpreter of this machine: what becomes of each kind of outcome."""
+
+from __future__ import annotations
+
+from tests.support.samples import add_sample_tests
+
+OUTCOMES = (
+    "passes",
+    "fails_and_errors",
+    "skips_everywhere",
+    "expects_failures",
+    "fails_in_subtests",
+    "breaks_fixtures",
+    "exits_in_fixtures",
+    "cannot_be_imported",
+    "load_tests_raises",
+    "shares_ids",
+    "makes_tests_while_running",
+    "exits_in_a_test",
+    "raises_keyboard_interrupt",
+    "has_no_tests",
+    "has_no_start_directory",
+    "hides_tests",
+    "lost_a_test",
+    "names_modules_like_ours",
+    "raises_odd_exceptions",
+    "has_odd_ids",
+    "spawns_processes",
+)
+
+add_sample_tests(globals(), OUTCOMES)
