@@ -54,8 +54,7 @@ class LedgerBackend(BaseBackend):  # type: ignore[misc]
         if state == states.SUCCESS and result is not None:
             self._outbox.deliver(run_id, from_json_types(result))
         elif state in states.EXCEPTION_STATES:
-            reason = str(result["exc_message"] if isinstance(result, dict) else result)
-            self._lose(run_id, attempt, reason)
+            self._lose(run_id, attempt, _sentence(result))
         return result
 
     def _lose(self, run_id: int, attempt: int, reason: str) -> None:
@@ -100,3 +99,10 @@ class LedgerBackend(BaseBackend):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """The ledger has a retention of its own."""
+
+
+def _sentence(failure: Any) -> str:
+    """Why a task failed, from Celery's description of its exception."""
+    said = failure.get("exc_message") if isinstance(failure, dict) else failure
+    parts = said if isinstance(said, list | tuple) else [said]
+    return " ".join(str(part) for part in parts) or "it failed without a word"

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import click
@@ -164,10 +165,14 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 def worker(context: Context, arguments: tuple[str, ...]) -> None:
     """Test commits: a Celery worker, with Celery's own options."""
     context.ledger().close()
+    from celery.platforms import SecurityWarning
+
     from ciapp.celery import app
 
+    # Celery warns of root because of pickles, which nothing here accepts.
+    warnings.simplefilter("ignore", SecurityWarning)
     options = ["--loglevel=info", "--without-mingle", "--without-gossip"]
-    app.worker_main(["worker", *options, *arguments])
+    app.start(["--quiet", "worker", *options, *arguments])
 
 
 @cli.command(context_settings=PASS_ON)

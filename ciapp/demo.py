@@ -94,7 +94,7 @@ def _show(folder: Path, environment: Mapping[str, str]) -> None:
         click.echo(f"  {line}")
 
     _step("dispatcher, worker and monitor on this machine; nothing else is needed")
-    services = Services(concurrency=1, port=port, environment=environment)
+    services = Services(concurrency=1, port=port, environment=environment, log=folder / "services.log")
     services.keep_running()
     try:
         click.echo(f"  Flower shows them at http://127.0.0.1:{port}/ while the demo runs")

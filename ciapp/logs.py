@@ -9,13 +9,15 @@ STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "
 
 
 class FieldFormatter(logging.Formatter):
-    """One line per event, in UTC: time, level, event, then the fields that `extra` gave it."""
+    """One line per event, in UTC: time, level, event, then the fields that `extra` gave to one of ours."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
         self.converter = time.gmtime
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        if not record.name.startswith("ciapp"):
+            return super().formatMessage(record)
         fields = [f"{name}={value}" for name, value in vars(record).items() if name not in STANDARD]
         return " ".join([super().formatMessage(record), *fields])
 

@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from types import FrameType
 
 from ciapp.settings import Settings
@@ -30,8 +32,11 @@ STOP_WITHIN_S = 45.0  #: longer than the worker lets its tests finish
 class Service:
     """One program that is to run as long as we do."""
 
-    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path | None
+    ) -> None:
         self.name = name
+        self._log = log
         self._command = [sys.executable, "-m", "ciapp.cli", *arguments]
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,13 +52,16 @@ class Service:
             self._process = None
             self._start_at = time.monotonic() + RESTART_AFTER_S
         if time.monotonic() >= self._start_at:
-            self._process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
+            with self._log.open("ab") if self._log else nullcontext() as output:
+                self._process = subprocess.Popen(
+                    self._command,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent,
+                )
 
     def ask_to_stop(self) -> None:
         """Send the signal that means "finish what you do"."""
@@ -82,14 +90,16 @@ class Services:
         port: int | None = None,
         monitor: bool = True,
         environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
     ) -> None:
+        """Their output goes to `log`, or to where ours goes."""
         environment = os.environ if environment is None else environment
         slots = [f"--concurrency={concurrency}"] if concurrency else []
-        self._services = [Service("worker", ["worker", *slots], environment)]
-        self._services.append(Service("dispatcher", ["dispatcher"], environment))
+        self._services = [Service("worker", ["worker", *slots], environment, log)]
+        self._services.append(Service("dispatcher", ["dispatcher"], environment, log))
         if monitor:
             where = [f"--port={port}"] if port is not None else []
-            self._services.append(Service("monitor", ["monitor", *where], environment))
+            self._services.append(Service("monitor", ["monitor", *where], environment, log))
 
     def keep_running(self) -> None:
         """Start what does not run."""

@@ -12,13 +12,13 @@ from typing import Any
 from kombu.exceptions import OperationalError
 
 from ciapp.celery import QUEUE, app, settings
-from ciapp.errors import BrokerError
+from ciapp.errors import BrokerError, CiError
 from ciapp.results.report import to_json_types
 from ciapp.results.runs import Run, task_id
 from ciapp.testing.pipeline import test_run
 
 
-@app.task(name="ciapp.run_commit", bind=True)  # type: ignore[untyped-decorator]
+@app.task(name="ciapp.run_commit", bind=True, throws=(CiError,))  # type: ignore[untyped-decorator]
 def run_commit(self: Any, run_id: int, attempt: int) -> dict[str, Any] | None:
     """Test a run's commit; None when it was not this attempt's turn.
 

@@ -49,5 +49,5 @@ def list_workers(database: Database) -> list[Worker]:
     now = datetime.now(UTC)
     with database.read() as connection:
         rows = connection.execute(select(schema.workers).order_by(schema.workers.c.name)).all()
-    workers = [msgspec.convert(row._asdict(), Worker) for row in rows]
+    workers = [Worker(**{field: getattr(row, field) for field in Worker.__struct_fields__}) for row in rows]
     return [worker for worker in workers if worker.is_here(now)]

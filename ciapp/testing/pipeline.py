@@ -56,12 +56,12 @@ def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Data
     mirror = Mirror(settings.state_path, run.repo)
     mirror.ensure_commit(granted.clone_url or run.git_dir, run.commit)
     try:
-        checkout = check_out(slot, mirror, run.commit)
+        checkout = check_out(slot, mirror, run.commit, setting=settings.sandbox, limits=settings.limits)
         project = load_project(checkout.path, granted.project, settings.limits)
     except ProjectError as error:
         return Findings(status=Status.SETUP_FAILED, reason=str(error))
     limits = lower_limits(settings.limits, project)
-    sandbox = open_sandbox(slot, checkout, limits, network=granted.network, setting=settings.sandbox)
+    sandbox = open_sandbox(slot, checkout, limits, setting=settings.sandbox, network=granted.network)
     python = default_python()
     plan = SuitePlan(
         python=python.python,
