@@ -58,13 +58,11 @@ class HeadTail:
     def text(self) -> str:
         """What is kept, readable and fit for any database."""
         tail = self.tail[-self.half :] if self.half else bytearray()
-        left_out = self.seen - len(self.head) - len(tail)
-        if not left_out:
+        if self.seen == len(self.head) + len(tail):
             return readable(self.head + tail)
-        note = f"[{left_out} bytes left out]"
-        if not self.head:
-            return note
-        return f"{readable(_whole_at_end(self.head))}\n{note}\n{readable(_whole_at_start(tail))}"
+        head, tail = _whole_at_end(self.head), _whole_at_start(tail)
+        note = f"[{self.seen - len(head) - len(tail)} bytes left out]"
+        return f"{readable(head)}\n{note}\n{readable(tail)}" if self.half else note
 
 
 class Outputs:

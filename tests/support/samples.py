@@ -1,7 +1,7 @@
 """Sample projects named after their fault: run them, and hold what was found against what they expect.
 
-Each sample's `expected.toml` states the whole report; `[plan]` says what differs from a plain run. A `*` in an
-expected text stands for any text, where interpreters differ.
+Each sample's `expected.toml` states the whole report; `[plan]` says what differs from a plain run. A `*` in
+an expected text stands for any text, where interpreters differ.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ class Result(unittest.TestResult):
         self._emit_fixture("fixture-failed", phase, scope, *describe(error))
 
     def interrupted(self, error: Any) -> bool:
-        """Something came out of the suite's loop that unittest does not catch; whether a test had raised it."""
+        """Something came out of unittest's loop that it does not catch; whether a test had raised it."""
         for running in list(self._running.values()):
             running.leave(ERRORED, *describe(error))
             self._stop(running, monotonic() - running.started)
