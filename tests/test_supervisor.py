@@ -1,8 +1,24 @@
-"""The supervisor: what a run survives, under every interpreter of this machine."""
+"""The supervisor: what a run survives, under every interpreter of this machine, and how it is cut short."""
 
 from __future__ import annotations
 
-from tests.support.samples import add_sample_tests
+import importlib.util
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+
+from ciapp.results.report import Findings, Outcome, Status
+from ciapp.settings import Limits
+from ciapp.testing.supervisor import CHILD, Progress, compile_child
+from tests.support.plain_sandbox import PlainProcess, PlainSandbox
+from tests.support.samples import SAMPLES, add_sample_tests, find_pythons, run_project, run_sample
 
 SURVIVED = (
     "exits_zero_mid_test",
@@ -26,6 +42,228 @@ SURVIVED = (
     "crashes_at_exit",
     "changes_the_world",
     "deletes_its_checkout",
+    "tells_its_surroundings",
 )
 
 add_sample_tests(globals(), SURVIVED)
+
+PYTHON = Path(sys.executable)
+
+
+class Project(unittest.TestCase):
+    """A folder with a test module, and the sandbox that it runs in."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.sandbox = RecordingSandbox(self.folder)
+        (self.folder / "tests").mkdir()
+
+    def write_tests(self, body: str) -> None:
+        lines = ["import os, sys, time, unittest", "class TestApp(unittest.TestCase):"]
+        lines += [f"    {line}" for line in body.strip().splitlines()]
+        (self.folder / "tests" / "test_app.py").write_text("\n".join(lines) + "\n")
+
+    def run_tests(self, **changes: Any) -> Findings:
+        return run_project(self.folder, changes.pop("python", PYTHON), sandbox=self.sandbox, **changes)
+
+    def outcomes(self, findings: Findings) -> dict[str, str]:
+        return {test.id.rpartition(".")[2]: test.outcome.value for test in findings.tests}
+
+
+class RecordingSandbox(PlainSandbox):
+    """Keeps the processes that it started, to be asked afterwards."""
+
+    def __init__(self, checkout: Path) -> None:
+        super().__init__(checkout)
+        self.processes: list[PlainProcess] = []
+
+    def start(self, *args: Any, **options: Any) -> PlainProcess:
+        self.processes.append(super().start(*args, **options))
+        return self.processes[-1]
+
+
+class TestCuttingShort(Project):
+    def test_a_stopped_run_is_cancelled_and_its_processes_are_gone(self) -> None:
+        self.write_tests("def test_1(self): pass\ndef test_2(self): time.sleep(100)\ndef test_3(self): pass")
+        told: list[Progress] = []
+
+        findings = self.run_tests(
+            on_progress=told.append, should_stop=lambda: bool(told) and told[-1].done == 1
+        )
+
+        self.assertEqual(Status.CANCELLED, findings.status)
+        self.assertEqual(
+            {"test_1": "passed", "test_2": "not-run", "test_3": "not-run"}, self.outcomes(findings)
+        )
+        self.assertEqual([], self.sandbox.processes[0].descendants())
+        self.assertLess(findings.duration_s, 10)
+
+    def test_an_error_of_ours_leaves_no_process_behind(self) -> None:
+        self.write_tests("def test_1(self): time.sleep(100)")
+
+        def lost() -> bool:
+            raise RuntimeError("the lease is lost")
+
+        with self.assertRaisesRegex(RuntimeError, "the lease is lost"):
+            self.run_tests(should_stop=lost)
+        self.assertEqual([], self.sandbox.processes[0].descendants())
+
+    def test_a_broken_limit_ends_the_open_test_and_the_rest_runs(self) -> None:
+        self.write_tests(
+            "def test_1(self): open('open', 'w').close(); time.sleep(100)\ndef test_2(self): pass"
+        )
+        self.sandbox = BreachingSandbox(self.folder)
+
+        findings = self.run_tests()
+
+        self.assertEqual({"test_1": "crashed", "test_2": "passed"}, self.outcomes(findings))
+        self.assertEqual("the tests used more than 4 MiB of memory", findings.tests[0].message)
+
+    def test_the_run_limit_holds_for_all_children_together(self) -> None:
+        self.write_tests("\n".join(f"def test_{n}(self): time.sleep(0.3); os._exit(0)" for n in range(9)))
+
+        findings = self.run_tests(limits=Limits(test_s=5, run_s=1))
+
+        self.assertEqual(Status.TIMED_OUT, findings.status)
+        self.assertIn("not-run", self.outcomes(findings).values())
+
+
+class BreachingSandbox(RecordingSandbox):
+    """Its first process breaks a limit once the first test is open."""
+
+    def start(self, *args: Any, **options: Any) -> PlainProcess:
+        process = super().start(*args, **options)
+        if len(self.processes) == 1:
+            process.breach = self.look  # type: ignore[method-assign]
+        return process
+
+    def look(self) -> str:
+        return "the tests used more than 4 MiB of memory" if (self.checkout / "open").exists() else ""
+
+
+class TestPlan(Project):
+    def test_only_the_selected_tests_run_under_their_own_ordinals(self) -> None:
+        for name in ("test_base", "test_imports_it"):
+            shutil.copy(SAMPLES / "shares_ids" / "tests" / f"{name}.py", self.folder / "tests")
+        selected = ("test_base.TestBase.test_second_run_fails", 1)
+
+        findings = self.run_tests(only=(selected,), known_tests=(("gone", 0),))
+
+        self.assertEqual([selected], [(test.id, test.ordinal) for test in findings.tests])
+        self.assertEqual((Status.PASSED, ()), (findings.status, findings.warnings))
+
+    def test_the_environment_reaches_the_tests(self) -> None:
+        self.write_tests("def test_1(self): print(os.environ['OWN'], os.environ['PYTHONHASHSEED'])")
+
+        findings = self.run_tests(environment={"OWN": "value"}, hash_seed=42)
+
+        self.assertEqual("value 42\n", findings.tests[0].stdout)
+
+    def test_an_interpreter_that_does_not_start_is_a_setup_problem(self) -> None:
+        self.write_tests("def test_1(self): pass")
+
+        findings = self.run_tests(environment={"PYTHONHOME": "/nonexistent"})
+
+        self.assertEqual(Status.SETUP_FAILED, findings.status)
+        self.assertIn("did not start: the process exited with status 1", findings.reason)
+        self.assertIn("encodings", findings.output)
+
+    def test_a_start_directory_that_is_no_package_is_a_setup_problem(self) -> None:
+        self.write_tests("def test_1(self): pass")
+
+        findings = self.run_tests(top=".")
+
+        self.assertEqual(Status.SETUP_FAILED, findings.status)
+        self.assertIn("Start directory is not importable", findings.reason)
+
+    def test_a_module_that_breaks_discovery_is_a_load_error_and_the_rest_runs(self) -> None:
+        self.write_tests("def test_1(self): pass")
+        (self.folder / "tests" / "test_odd.py").write_text(
+            "import unittest\nclass TestOdd(unittest.TestCase):\n"
+            "    def __init__(self, name): raise ValueError('not like this')\n    def test_2(self): pass\n"
+        )
+
+        findings = self.run_tests()
+
+        self.assertEqual({"test_1": "passed", "test_odd": "load-error"}, self.outcomes(findings))
+        self.assertIn("ValueError: not like this", findings.tests[0].traceback)
+
+
+class TestProgress(Project):
+    def test_progress_counts_up_to_all_tests(self) -> None:
+        self.write_tests("def test_1(self): time.sleep(0.5)\ndef test_2(self): self.fail()")
+        told: list[Progress] = []
+
+        self.run_tests(on_progress=told.append)
+
+        self.assertEqual(Progress(known=2, done=2, failed=1), told[-1])
+        self.assertEqual(sorted(told, key=lambda progress: progress.done), told)
+        self.assertIn(Progress(known=2, done=0, failed=0), told)
+
+
+class TestDuration(Project):
+    def test_a_test_takes_its_time_on_a_clock_that_tests_cannot_set(self) -> None:
+        self.write_tests(
+            "def test_1(self):\n    sleep = time.sleep\n    time.monotonic = None\n    sleep(0.2)"
+        )
+
+        [test] = self.run_tests().tests
+
+        self.assertEqual(Outcome.PASSED, test.outcome)
+        assert test.duration_s is not None
+        self.assertTrue(0.2 <= test.duration_s < 5, test.duration_s)
+
+
+class TestLikeUnittest(unittest.TestCase):
+    def test_tests_see_what_they_would_see_under_unittest(self) -> None:
+        for python in find_pythons():
+            with self.subTest(python=python.version), tempfile.TemporaryDirectory() as folder:
+                project = Path(folder, "project")
+                shutil.copytree(SAMPLES / "tells_its_surroundings", project)
+                findings = run_project(project, python.path, top=".")
+                plain = subprocess.run(
+                    [python.path, "-m", "unittest", "discover", "-s", "tests", "-p", "test*.py", "-t", "."],
+                    cwd=project,
+                    env={"PATH": "/usr/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "1"},
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+
+                self.assertEqual(json.loads(plain.stdout), json.loads(findings.tests[0].stdout))
+
+    def test_a_background_shell_that_ignores_sigint_does_not_make_tests_ignore_it(self) -> None:
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            findings = run_sample("tells_its_surroundings", PYTHON, top=".")
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+        self.assertEqual(
+            "<built-in function default_int_handler>", json.loads(findings.tests[0].stdout)["SIGINT"]
+        )
+
+
+class TestByteCode(unittest.TestCase):
+    def test_the_child_is_compiled_for_our_own_python(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(
+                shutil.copytree(CHILD, Path(folder, "child"), ignore=shutil.ignore_patterns("__pycache__"))
+            )
+
+            compile_child(copy)
+
+            self.assertTrue(Path(importlib.util.cache_from_source(str(copy / "program.py"))).exists())
+
+
+class TestFlood(Project):
+    def test_a_flood_is_drained_as_fast_as_it_comes(self) -> None:
+        self.write_tests("def test_1(self):\n    for _ in range(2_000): os.write(1, b'x' * 100_000)")
+        started = time.monotonic()
+
+        findings = self.run_tests()
+
+        self.assertEqual(Status.PASSED, findings.status)
+        self.assertLess(len(findings.tests[0].stdout), 70_000)
+        self.assertLess(time.monotonic() - started, 20)

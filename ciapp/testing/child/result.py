@@ -127,8 +127,8 @@ class Result(unittest.TestResult):
             self._told = error[1]
         elif not running.trace:
             running.leave(ERRORED, "the test stopped without an outcome")
+        # No marker here: the next test's, fixture's or the run's own ends what belongs to this one.
         self._stop(running, ended - running.started)
-        self._channel.mark("-")
 
     def addSuccess(self, test: Any) -> None:  # noqa: N802
         self._leave(test, PASSED)
