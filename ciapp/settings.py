@@ -47,6 +47,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     restarts: int = 20  #: further children after a crash or a timeout, before the rest is not-run
 
 
+class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the dispatcher keeps of finished runs; 0 sets no limit. See `ciapp.results.retention`."""
+
+    keep_days: int = 0  #: runs that finished within so many days stay
+    keep_runs: int = 0  #: so many runs of each repository stay, however old
+    max_mib: int = 0  #: of all stored reports; beyond it the oldest runs go
+
+
 class RepositorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the server grants to, or asks of, one repository."""
 
@@ -71,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     monitor_address: str = "127.0.0.1"
     monitor_port: int = 5555
     limits: Limits = Limits()
+    retention: RetentionSettings = RetentionSettings()
     repository: dict[str, RepositorySettings] = {}
 
     @property
@@ -137,9 +146,9 @@ def variable_names() -> dict[str, tuple[str, ...]]:
     """CIAPP_<NAME> → the path of the setting it sets; tables of repositories have no variables."""
     names: dict[str, tuple[str, ...]] = {}
     for field in msgspec.structs.fields(Settings):
-        if field.name == "limits":
-            for limit in msgspec.structs.fields(Limits):
-                names[f"CIAPP_LIMITS_{limit.name.upper()}"] = ("limits", limit.name)
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            for key in msgspec.structs.fields(field.type):
+                names[f"CIAPP_{field.name.upper()}_{key.name.upper()}"] = (field.name, key.name)
         elif field.name != "repository":
             names[f"CIAPP_{field.name.upper()}"] = (field.name,)
     return names
@@ -178,17 +187,16 @@ def _with_variable(settings: Settings, variable: str, text: str) -> Settings:
         known = get_close_matches(variable, variable_names(), 1)
         hint = f"did you mean {known[0]}?" if known else "unset it, or see the README for the list"
         raise SettingsError(f"${variable} names no setting; {hint}")
-    holder: msgspec.Struct = settings.limits if len(path) == 2 else settings
+    holder: msgspec.Struct = getattr(settings, path[0]) if len(path) == 2 else settings
     [wanted] = [field.type for field in msgspec.structs.fields(holder) if field.name == path[-1]]
     try:
         value = msgspec.convert(text, wanted, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"${variable} is {text!r}: {_lower_first(str(error))}; correct it") from error
     changed = msgspec.structs.replace(holder, **{path[-1]: value})
-    if isinstance(changed, Limits):
-        return msgspec.structs.replace(settings, limits=changed)
-    assert isinstance(changed, Settings)
-    return changed
+    if isinstance(changed, Settings):
+        return changed
+    return msgspec.structs.replace(settings, **{path[0]: changed})
 
 
 def explain_validation(error: msgspec.ValidationError, root: type) -> str:
@@ -224,8 +232,10 @@ def _check(settings: Settings, source: str) -> None:
     for name, value in (positive | limits).items():
         if value <= 0 and name != "limits.restarts":
             raise SettingsError(f"{source}: setting {name!r} is {value}; give a number above 0")
-    if settings.concurrency < 0:
-        raise SettingsError(f"{source}: setting 'concurrency' is {settings.concurrency}; give 0 or more")
+    kept = {f"retention.{name}": value for name, value in msgspec.structs.asdict(settings.retention).items()}
+    for name, value in ({"concurrency": settings.concurrency} | kept).items():
+        if value < 0:
+            raise SettingsError(f"{source}: setting {name!r} is {value}; give 0 or more")
 
 
 def _lower_first(text: str) -> str:

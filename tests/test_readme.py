@@ -12,7 +12,7 @@ import msgspec
 
 from ciapp.cli import cli
 from ciapp.results.report import Report
-from ciapp.settings import Limits, Settings, variable_names
+from ciapp.settings import Settings, variable_names
 from ciapp.testing.project import Project
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
@@ -55,14 +55,16 @@ class TestReadme(unittest.TestCase):
         rows = re.findall(r"^\| `([a-z_.]+)` \| `([^`]*)` \| `(CIAPP_[A-Z_]+)` \|$", README, re.MULTILINE)
         wanted = []
         for variable, path in variable_names().items():
-            holder: msgspec.Struct = Settings() if len(path) == 1 else Limits()
+            holder = Settings() if len(path) == 1 else getattr(Settings(), path[0])
             default = getattr(holder, path[-1])
             text = f'"{default}"' if isinstance(default, str) else str(default)
             wanted.append((".".join(path), text, variable))
         self.assertEqual(wanted, rows)
 
     def test_its_example_of_a_commits_configuration_is_accepted(self):
-        [example] = [block for block in re.findall(r"```toml\n(.*?)```", README, re.DOTALL) if "[unittest]" in block]
+        [example] = [
+            block for block in re.findall(r"```toml\n(.*?)```", README, re.DOTALL) if "[unittest]" in block
+        ]
         project = msgspec.convert(tomllib.loads(example), Project)
         self.assertEqual("tests", project.unittest.start)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ciapp.errors import SettingsError
-from ciapp.settings import Limits, Settings, load_settings, variable_names
+from ciapp.settings import Limits, RetentionSettings, Settings, load_settings, variable_names
 
 CONFIG = Path(__file__).parent.parent / "config" / "ciapp.toml"
 
@@ -45,6 +45,13 @@ class TestSettings(unittest.TestCase):
     def test_numbers_out_of_bounds_are_refused(self):
         self.refused("attempts = 0", "FILE: setting 'attempts' is 0; give a number above 0")
         self.refused("[limits]\nrun_s = -1", "FILE: setting 'limits.run_s' is -1.0; give a number above 0")
+
+    def test_what_is_kept_may_be_nothing_said_and_never_less(self):
+        self.assertEqual(90, self.load("[retention]\nkeep_days = 90").retention.keep_days)
+        self.assertEqual(7, self.load("", CIAPP_RETENTION_MAX_MIB="7").retention.max_mib)
+        self.refused(
+            "[retention]\nkeep_runs = -1", "FILE: setting 'retention.keep_runs' is -1; give 0 or more"
+        )
 
     def test_a_variable_wins_over_the_file(self):
         settings = self.load("lease_s = 5", CIAPP_LEASE_S="7", CIAPP_LIMITS_RUN_S="9")
@@ -87,7 +94,7 @@ class TestSettings(unittest.TestCase):
         settings = load_settings(CONFIG, {})
         self.assertEqual(Settings(), settings)
         text = CONFIG.read_text()
-        for kind in (Settings, Limits):
+        for kind in (Settings, Limits, RetentionSettings):
             for field in msgspec.structs.fields(kind):
                 self.assertIn(f"{field.name}", text)
 

@@ -138,7 +138,8 @@ def record_push(
 ) -> Recorded:
     """Write a push with its new commits (oldest first) and their runs, all or nothing.
 
-    Commits and runs that are there already stay as they are. Unstarted runs that an earlier push of the
+    Commits and runs that are there already stay as they are, and a commit whose run was purged gets no
+    other one. Unstarted runs that an earlier push of the
     same ref had at its tip move back to the backlog; with `supersede`, behind everything else.
     """
     refs = {stored_text(name): value for name, value in push.refs.items()}
@@ -224,9 +225,19 @@ def _insert_runs(
     batch: Sequence[Commit],
 ) -> int:
     now = datetime.now(UTC)
+    commits = schema.commits.c
+    purged = set(
+        connection.scalars(
+            select(commits.commit).where(
+                commits.repository_id == repository_id,
+                commits.commit.in_([commit.id for commit in batch]),
+                commits.purged_at.is_not(None),
+            )
+        )
+    )
     rows = []
     for commit in batch:
-        if push.tested is not None and commit.id not in push.tested:
+        if commit.id in purged or (push.tested is not None and commit.id not in push.tested):
             continue
         tip_refs = push.tips.get(commit.id, ())
         rows.append(

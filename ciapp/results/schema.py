@@ -34,7 +34,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD_REVISION = "0001"  #: the newest migration; what a usable database says of itself
+HEAD_REVISION = "0002"  #: the newest migration; what a usable database says of itself
 
 metadata = MetaData(
     naming_convention={
@@ -110,6 +110,7 @@ commits = Table(
     Column("subject", Text, nullable=False),
     Column("committed_at", UtcDateTime, nullable=False),
     Column("refs", JSON, nullable=False),  # full names of the refs whose push made this commit a tip
+    Column("purged_at", UtcDateTime),  # when a run of it was last purged: no push asks for another one
     PrimaryKeyConstraint("repository_id", "commit"),
 )
 
@@ -146,6 +147,7 @@ runs = Table(
     UniqueConstraint("repository_id", "commit", "environment"),
     Index(None, "state", "repository_id", "priority", "id"),
     Index(None, "push_id", "state"),
+    Index(None, "repository_id", "finished_at"),
 )
 
 attempts = Table(
@@ -167,8 +169,10 @@ reports = Table(
     Column("attempt", Integer, nullable=False),
     Column("accepted", Boolean, nullable=False),  # false: it came too late, and is kept as evidence
     Column("stored_at", UtcDateTime, nullable=False),
+    Column("size", Integer, nullable=False, server_default="0"),  # of the document, in bytes
     Column("document", LargeBinary, nullable=False),  # zlib of the report's JSON
     PrimaryKeyConstraint("run_id", "attempt"),
+    Index(None, "run_id", "size"),  # adding up sizes must not read the documents
 )
 
 workers = Table(

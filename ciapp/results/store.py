@@ -11,7 +11,7 @@ import zlib
 from datetime import UTC, datetime
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import Select, func, select, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
@@ -23,10 +23,14 @@ def save_report(database: Database, run_id: int, report: Report) -> bool:
     """Finish a run with what its attempt found; saving the same report again changes nothing.
 
     A report that comes after another attempt began, or after a cancel, is kept beside the run as evidence
-    and False is returned.
+    and False is returned. One whose run is gone, purged or from before a restore, is dropped: its number
+    may by now be another commit's.
     """
     now = datetime.now(UTC)
+    document = pack_report(report)
     with database.write() as connection:
+        if not connection.scalar(_is_about(run_id, report)):
+            return False
         accepted = bool(
             connection.execute(
                 update(schema.runs)
@@ -50,7 +54,8 @@ def save_report(database: Database, run_id: int, report: Report) -> bool:
                 attempt=report.attempt,
                 accepted=accepted,
                 stored_at=now,
-                document=pack_report(report),
+                size=len(document),
+                document=document,
             )
         )
         end_attempt(connection, run_id, report.attempt, "reported" if accepted else "reported too late")
@@ -63,6 +68,20 @@ def save_report(database: Database, run_id: int, report: Report) -> bool:
                 )
             )
         )
+
+
+def _is_about(run_id: int, report: Report) -> Select[int]:
+    """Counts 1 when the run of that number is of the report's commit."""
+    return (
+        select(func.count())
+        .select_from(schema.runs.join(schema.repositories))
+        .where(
+            schema.runs.c.id == run_id,
+            schema.runs.c.commit == report.commit,
+            schema.runs.c.environment == report.environment,
+            schema.repositories.c.name == report.repo,
+        )
+    )
 
 
 def make_report(run: Run, findings: Findings, *, finished_at: datetime) -> Report:

@@ -1,0 +1,290 @@
+"""What a purge deletes, and what it must not, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+import time
+import unittest
+from datetime import UTC, datetime, timedelta
+from unittest import mock
+
+from sqlalchemy import select, update
+
+from ciapp.results import retention, schema
+from ciapp.results.database import Database
+from ciapp.results.pushes import KnownRepository
+from ciapp.results.report import Report, State
+from ciapp.results.retention import HOLD_S, Pace, Purged, Retention, purge, retention_of, stored_bytes
+from ciapp.results.runs import Run, beat_run, claim_run, find_runs, list_attempts, rerun
+from ciapp.results.store import load_report, make_report, save_report
+from ciapp.settings import RetentionSettings
+from tests.support.ledgers import add_repository, commit, findings, fresh_postgresql, fresh_sqlite, push
+
+NOTHING = Retention(keep_runs=0)  #: keep no run but those that are never purged
+
+
+class RetentionRules:
+    """Mixed into a test case per database."""
+
+    database: Database
+
+    def finish(self, number: int, *, repo: str = "team", days_ago: float = 0) -> Report:
+        [run] = find_runs(self.database, repo, [commit(number).id])
+        claimed = claim_run(self.database, run.id, attempt=run.attempt + 1, worker="w#0")
+        ended_at = datetime.now(UTC) - timedelta(days=days_ago)
+        report = make_report(claimed, findings(), finished_at=ended_at)
+        self.assertTrue(save_report(self.database, run.id, report))
+        return report
+
+    def finished(self, *days_ago: float, repo: str = "team") -> KnownRepository:
+        """A repository whose commits 1, 2, … finished so many days ago; then an untested tip."""
+        repository = add_repository(self.database, repo)
+        numbers = range(1, len(days_ago) + 1)
+        for number in numbers:
+            push(self.database, repository, commit(number))
+        for number, days in zip(numbers, days_ago, strict=True):
+            self.finish(number, repo=repo, days_ago=days)
+        push(self.database, repository, commit(1000), tested=frozenset())
+        return repository
+
+    def left(self, repo: str = "team") -> list[int]:
+        found = find_runs(self.database, repo, [commit(number).id for number in range(1, 1000)])
+        return sorted(int(run.commit, 16) for run in found)
+
+    def only_run(self, number: int) -> Run:
+        [run] = find_runs(self.database, "team", [commit(number).id])
+        return run
+
+    def test_runs_that_finished_longer_ago_than_is_kept_go_with_attempts_and_reports(self):
+        self.finished(100, 91, 89, 1)
+        old = self.only_run(1)
+        size = stored_bytes(self.database)
+
+        done = purge(self.database, Retention(keep=timedelta(days=90)))
+
+        self.assertEqual([3, 4], self.left())
+        self.assertEqual((2, True), (done.runs, done.is_complete))
+        self.assertEqual(size, stored_bytes(self.database) + done.bytes)
+        self.assertGreater(done.bytes, 0)
+        self.assertIsNone(load_report(self.database, old.id))
+        self.assertEqual([], list_attempts(self.database, old.id))
+        self.assertIsNotNone(load_report(self.database, self.only_run(3).id))
+
+    def test_the_newest_runs_of_each_repository_are_kept(self):
+        self.finished(4, 3, 2, 1)
+        self.finished(9, 8, 7, repo="other")
+
+        self.assertEqual(3, purge(self.database, Retention(keep_runs=2)).runs)
+
+        self.assertEqual(([3, 4], [2, 3]), (self.left(), self.left("other")))
+
+    def test_a_run_that_either_rule_keeps_stays(self):
+        self.finished(100, 99, 98, 1)
+        purge(self.database, Retention(keep=timedelta(days=90), keep_runs=2))
+        self.assertEqual([3, 4], self.left())
+        purge(self.database, Retention(keep=timedelta(days=365), keep_runs=1))
+        self.assertEqual([3, 4], self.left())
+
+    def test_beyond_the_bytes_the_oldest_go_whatever_the_other_rules_keep(self):
+        self.finished(4, 1)
+        self.finished(3, 2, repo="other")
+        one = stored_bytes(self.database) / 4
+
+        purge(self.database, Retention(keep=timedelta(days=90), max_bytes=int(2.5 * one)))
+
+        self.assertEqual(([2], [2]), (self.left(), self.left("other")))
+        self.assertLessEqual(stored_bytes(self.database), 2.5 * one)
+
+    def test_nothing_said_keeps_all(self):
+        self.finished(4000, 3000)
+        self.assertEqual(Purged(), purge(self.database, Retention()))
+        self.assertEqual([1, 2], self.left())
+        self.assertTrue(retention_of(RetentionSettings()).keeps_all)
+
+    def test_the_settings_zero_sets_no_limit(self):
+        settings = RetentionSettings(keep_days=90, max_mib=3)
+        self.assertEqual(Retention(keep=timedelta(days=90), max_bytes=3 << 20), retention_of(settings))
+
+    def test_the_run_of_what_a_branch_names_stays_and_goes_when_the_branch_has_moved_on(self):
+        repository = add_repository(self.database)
+        push(self.database, repository, commit(1))
+        self.finish(1, days_ago=100)
+        rule = Retention(keep=timedelta(days=1), max_bytes=0)
+
+        self.assertEqual(0, purge(self.database, rule).runs)
+        push(self.database, repository, commit(2), tested=frozenset())
+        self.assertEqual(1, purge(self.database, rule).runs)
+
+    def test_runs_that_have_not_finished_stay_with_their_lost_attempts_evidence(self):
+        repository = self.finished(100)
+        push(self.database, repository, commit(2), commit(3))
+        claim_run(self.database, self.only_run(2).id, attempt=1, worker="w#0")
+        self.assertTrue(rerun(self.database, repository.id, commit(1).id))
+        push(self.database, repository, commit(4), tested=frozenset())
+
+        self.assertEqual(0, purge(self.database, Retention(keep_runs=0, max_bytes=0)).runs)
+
+        self.assertEqual([1, 2, 3], self.left())
+        self.assertIsNotNone(load_report(self.database, self.only_run(1).id, 1))
+
+    def test_a_dry_run_says_the_same_and_deletes_nothing(self):
+        self.finished(3, 2, 1)
+        rule = Retention(keep_runs=1)
+        said = purge(self.database, rule, dry_run=True)
+        self.assertEqual([1, 2, 3], self.left())
+        self.assertEqual(said, purge(self.database, rule))
+
+    def test_a_purged_commit_that_is_pushed_again_is_not_tested_again(self):
+        repository = self.finished(2)
+        purge(self.database, NOTHING)
+        again = push(self.database, repository, commit(1), commit(2), ref="refs/heads/back")
+
+        self.assertEqual((1, 1), (again.commits, again.runs))
+        self.assertEqual([2], self.left())
+
+    def test_a_purged_commit_is_tested_when_a_person_asks_for_it(self):
+        repository = self.finished(2)
+        purge(self.database, NOTHING)
+        self.assertTrue(rerun(self.database, repository.id, commit(1).id))
+        self.assertEqual(State.QUEUED, self.only_run(1).state)
+
+    def test_a_report_that_comes_for_a_purged_run_is_dropped(self):
+        self.finished(2, 1)
+        run_id, report = self.only_run(1).id, load_report(self.database, self.only_run(1).id)
+        purge(self.database, NOTHING)
+        self.assertFalse(save_report(self.database, run_id, report))
+
+    def test_a_report_that_comes_for_a_number_that_is_now_another_commits_is_dropped(self):
+        repository = add_repository(self.database)
+        push(self.database, repository, commit(1), commit(2))
+        run = claim_run(self.database, self.only_run(1).id, attempt=1, worker="w#0")
+        foreign = make_report(
+            claim_run(self.database, self.only_run(2).id, attempt=1, worker="w#1"),
+            findings(),
+            finished_at=datetime.now(UTC),
+        )
+        self.assertFalse(save_report(self.database, run.id, foreign))
+        self.assertIsNone(load_report(self.database, run.id, 1))
+        self.assertEqual(State.RUNNING, self.only_run(1).state)
+
+    def test_a_run_that_is_asked_for_again_after_it_was_chosen_stays(self):
+        repository = self.finished(3, 2)
+        chosen = retention._doomed
+
+        def choose_then_rerun(*arguments):
+            found = chosen(*arguments)
+            rerun(self.database, repository.id, commit(1).id)
+            push(self.database, repository, commit(2), ref="refs/heads/moved")
+            return found
+
+        with mock.patch.object(retention, "_doomed", choose_then_rerun):
+            self.assertEqual(Purged(), purge(self.database, NOTHING))
+        self.assertEqual([1, 2], self.left())
+
+    def test_when_time_is_up_the_rest_is_left_for_the_next_purge(self):
+        self.finished(*range(12, 0, -1))
+
+        first = purge(self.database, NOTHING, within_s=0.001)
+        self.assertFalse(first.is_complete)
+        self.assertLess(first.runs, 12)
+        last = purge(self.database, NOTHING)
+
+        self.assertEqual((12, True), (first.runs + last.runs, last.is_complete))
+        self.assertEqual([], self.left())
+
+    def test_beats_go_through_while_many_runs_are_deleted(self):
+        repository = self.finished()
+        numbers = range(1, 400)
+        push(self.database, repository, *[commit(number) for number in numbers])
+        with self.database.write() as connection:
+            connection.execute(
+                update(schema.runs).values(
+                    state=State.FINISHED, status="passed", finished_at=datetime.now(UTC)
+                )
+            )
+        push(self.database, repository, commit(500))
+        run = claim_run(self.database, self.only_run(500).id, attempt=1, worker="w#0")
+        ended, beats = threading.Event(), []
+
+        def beat():
+            while not ended.is_set():
+                beat_run(self.database, run.id, attempt=1, known=0, done=0, failed=0)
+                beats.append(time.monotonic())
+
+        thread = threading.Thread(target=beat)
+        thread.start()
+        try:
+            done = purge(self.database, NOTHING)
+        finally:
+            ended.set()
+            thread.join()
+        self.assertEqual(399, done.runs)
+        self.assertGreater(len(beats), 5)
+
+
+class TestSqlite(RetentionRules, unittest.TestCase):
+    def setUp(self):
+        self.database = fresh_sqlite(self)
+        self.database.migrate()
+
+
+class TestPostgresql(RetentionRules, unittest.TestCase):
+    def setUp(self):
+        self.database = fresh_postgresql(self)
+        self.database.migrate()
+
+
+class TestPace(unittest.TestCase):
+    def test_batches_grow_while_they_are_quick_and_shrink_when_one_was_slow(self):
+        pace = Pace()
+        first = pace.runs
+        pace.note(HOLD_S / 10)
+        self.assertEqual(2 * first, pace.runs)
+        pace.note(HOLD_S * 0.8)
+        self.assertEqual(2 * first, pace.runs)
+        pace.note(HOLD_S * 3)
+        self.assertEqual(first, pace.runs)
+        for _ in range(10):
+            pace.note(HOLD_S * 3)
+        self.assertEqual(1, pace.runs)
+
+    def test_a_batch_holds_no_more_bytes_than_it_may_but_always_a_run(self):
+        runs = [retention._Candidate(number, 3 << 20) for number in range(3)]
+        self.assertEqual(runs[:1], retention._next_batch(runs, 3))
+        huge = [retention._Candidate(1, 1 << 30)]
+        self.assertEqual(huge, retention._next_batch(huge, 3))
+
+
+class TestSizes(unittest.TestCase):
+    def test_sizes_are_added_up_without_reading_a_document(self):
+        database = fresh_sqlite(self)
+        database.migrate()
+        with database.read() as connection:
+            plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN SELECT sum(size) FROM reports").all()
+        self.assertIn("COVERING INDEX", plan[0].detail)
+
+    def test_reports_of_a_ledger_of_version_1_have_their_size_after_the_migration(self):
+        database = fresh_sqlite(self)
+        database.migrate()
+        repository = add_repository(database)
+        push(database, repository, commit(1))
+        [run] = find_runs(database, "team", [commit(1).id])
+        claimed = claim_run(database, run.id, attempt=1, worker="w#0")
+        save_report(database, run.id, make_report(claimed, findings(), finished_at=datetime.now(UTC)))
+        with database.write() as connection:
+            for statement in (
+                "DROP INDEX ix_reports_run_id_size",
+                "DROP INDEX ix_runs_repository_id_finished_at",
+                "ALTER TABLE reports DROP COLUMN size",
+                "ALTER TABLE commits DROP COLUMN purged_at",
+                "UPDATE alembic_version SET version_num = '0001'",
+            ):
+                connection.exec_driver_sql(statement)
+        database.migrate()
+        with database.read() as connection:
+            document = connection.scalar(select(schema.reports.c.document))
+        self.assertEqual(len(document), stored_bytes(database))
+
+
+if __name__ == "__main__":
+    unittest.main()
