@@ -18,7 +18,7 @@ from ciapp.results.runs import Run, task_id
 from ciapp.testing.pipeline import test_run
 
 
-@app.task(name="ciapp.run_commit", bind=True, throws=(CiError,))  # type: ignore[untyped-decorator]
+@app.task(name="ciapp.run_commit", bind=True, throws=(CiError,), resultrepr_maxsize=100)  # type: ignore[untyped-decorator]
 def run_commit(self: Any, run_id: int, attempt: int) -> dict[str, Any] | None:
     """Test a run's commit; None when it was not this attempt's turn.
 

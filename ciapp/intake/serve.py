@@ -7,11 +7,12 @@ import logging
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from ciapp.errors import SettingsError, UsageError
+from ciapp.errors import CiError, SettingsError, UsageError
 from ciapp.intake.dispatcher import Dispatcher
 from ciapp.intake.presence import Presence
 from ciapp.results.database import Database
@@ -19,7 +20,7 @@ from ciapp.settings import Settings
 from ciapp.tasks import send_runs
 
 logger = logging.getLogger(__name__)
-ONCE_WAITS_S = 30.0  #: for another dispatcher that may have read the spool before we were asked
+LOCK_WITHIN_S = 20.0  #: another that a hook started for a moment is gone by then
 
 
 def serve(settings: Settings, database: Database, *, once: bool) -> None:
@@ -41,7 +42,8 @@ def serve(settings: Settings, database: Database, *, once: bool) -> None:
     finally:
         presence.close()
         # A push that still saw our mark has left its record to us by now.
-        dispatcher.step()
+        with suppress(CiError):
+            dispatcher.step()
         lock.close()
 
 
@@ -65,7 +67,7 @@ def _take_lock(state: Path, once: bool) -> IO[str] | None:
         lock = (state / "dispatcher.lock").open("a")
     except OSError as error:
         raise SettingsError(f"{state} cannot be used: {error.strerror}; set state_dir elsewhere") from error
-    deadline = time.monotonic() + (ONCE_WAITS_S if once else 0.0)
+    deadline = time.monotonic() + LOCK_WITHIN_S
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

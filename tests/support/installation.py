@@ -16,7 +16,7 @@ import tempfile
 import time
 import unittest
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +25,8 @@ from ciapp.results.report import Report, State
 from ciapp.results.runs import Run, find_runs
 from ciapp.results.store import report_on
 from tests.support.ledgers import fresh_postgresql_url
-from tests.support.servers import rabbitmq_url, redis_url
+from tests.support.servers import PrivateRedis, standard_rabbitmq_url
+from tests.support.services import need
 
 Found = TypeVar("Found")
 PASSING = "import unittest\n\n\nclass TestA(unittest.TestCase):\n    def test_a(self):\n        pass\n"
@@ -190,13 +191,6 @@ class Installation:
         shutil.rmtree(self.folder)
 
 
-@contextlib.contextmanager
-def waiting_for_exit(process: subprocess.Popen[bytes], deadline_s: float = DEADLINE_S) -> Iterator[None]:
-    """Run the block, then wait for the process's end."""
-    yield
-    process.wait(deadline_s)
-
-
 class Embedded:
     """Mixed into a test case: the embedded default."""
 
@@ -211,7 +205,7 @@ class RabbitmqPostgresql:
     def install(self, *settings: str) -> Installation:
         assert isinstance(self, unittest.TestCase)
         return Installation(
-            self, *settings, broker=rabbitmq_url(self), database=_plain(fresh_postgresql_url(self))
+            self, *settings, broker=rabbitmq_host(self), database=_plain(fresh_postgresql_url(self))
         )
 
 
@@ -220,16 +214,25 @@ class RedisPostgresql:
 
     def install(self, *settings: str) -> Installation:
         assert isinstance(self, unittest.TestCase)
-        return Installation(
-            self, *settings, broker=redis_url(self), database=_plain(fresh_postgresql_url(self))
-        )
+        redis = PrivateRedis(self)
+        redis.start()
+        return Installation(self, *settings, broker=redis.url, database=_plain(fresh_postgresql_url(self)))
+
+
+def rabbitmq_host(test: unittest.TestCase) -> str:
+    """The URL of a fresh virtual host on the RabbitMQ that listens, deleted after the test."""
+    url = standard_rabbitmq_url()
+    user = url.split("//")[1].split(":")[0]
+    name = f"ciapp-test-{uuid.uuid4().hex[:12]}"
+    for words in (("add_vhost", name), ("set_permissions", "-p", name, user, ".*", ".*", ".*")):
+        done = subprocess.run(["rabbitmqctl", *words], capture_output=True, check=False)
+        if done.returncode:
+            need("RabbitMQ", f"rabbitmqctl {words[0]}: {done.stderr.decode()}")
+    delete = ["rabbitmqctl", "delete_vhost", name]
+    test.addCleanup(subprocess.run, delete, capture_output=True, check=False)
+    return url.rpartition("//")[0] + f"/{name}"
 
 
 def _plain(url: str) -> str:
     """The URL as a user writes it."""
     return url.replace("postgresql+psycopg://", "postgresql://")
-
-
-def unique_name() -> str:
-    """A name that no other test uses."""
-    return f"ciapp-test-{uuid.uuid4().hex[:12]}"
