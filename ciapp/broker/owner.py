@@ -149,10 +149,12 @@ class Owner:
         except OSError as error:
             self.reject(tag, error.strerror or str(error))
             return None
-        with os.fdopen(file, "rb") as opened:
+        try:
             status = os.fstat(file)
             if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= SIZE_LIMIT:
-                return opened.read()
+                return os.read(file, status.st_size)
+        finally:
+            os.close(file)
         self.reject(tag, "it is empty, too large or no file")
         return None
 

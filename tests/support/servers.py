@@ -1,0 +1,242 @@
+"""Brokers and databases for tests: private ones that can be killed, and those that listen already.
+
+A private server has a free port and a folder of its own; `kill` is kill -9, and `start` brings it back on the
+same port with what it had on its disk.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+from contextlib import suppress
+from pathlib import Path
+
+from tests.support.services import need
+
+RABBITMQ_HOME = Path("/usr/lib/rabbitmq/bin")
+POSTGRESQL_HOMES = "/usr/lib/postgresql"
+STANDARD_RABBITMQ = os.environ.get("CIAPP_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//")
+STANDARD_REDIS = os.environ.get("CIAPP_TEST_REDIS", "redis://127.0.0.1:6379/15")
+START_WITHIN_S = 60.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether somebody accepts connections there."""
+    with socket.socket() as client:
+        client.settimeout(1)
+        return client.connect_ex((host, port)) == 0
+
+
+def standard_rabbitmq_url() -> str:
+    """The RabbitMQ that listens where RabbitMQ does; skips without one. Others use it: name queues apart."""
+    if not listens(5672):
+        need("RabbitMQ", "nobody listens on port 5672")
+    return STANDARD_RABBITMQ
+
+
+class PrivateServer:
+    """A server of this test's own."""
+
+    name = ""
+    user = ""  #: who runs it, when we are root and it will not be root's
+
+    def __init__(self, test: unittest.TestCase) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"ciapp-{self.name}-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        test.addCleanup(self._remove)
+        if self._user():
+            shutil.chown(self.folder, self._user())
+        self.prepare()
+        self.start()
+
+    def prepare(self) -> None:
+        """What has to be done once, before the first start."""
+
+    def command(self) -> list[str]:
+        """What starts the server in the foreground."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """Variables the server needs beyond ours."""
+        return {}
+
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        return listens(self.port)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = self._popen(self.command(), log.fileno())
+        until = time.monotonic() + START_WITHIN_S
+        while not self.is_ready():
+            if self._process.poll() is not None or time.monotonic() > until:
+                said = (self.folder / "server.log").read_text(errors="replace")[-2000:]
+                raise AssertionError(f"{self.name} did not start: {said}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """kill -9 of all its processes."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(START_WITHIN_S)
+            self.kill()
+
+    def run(self, *command: str) -> str:
+        """What a command prints that runs as the server's user. Raises CalledProcessError."""
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=os.environ | self.environment(),
+            user=self._user() or None,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    def _popen(self, command: list[str], log: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=os.environ | self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            user=self._user() or None,
+            start_new_session=True,
+        )
+
+    def _user(self) -> str:
+        return self.user if os.geteuid() == 0 else ""
+
+    def _remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class PrivateRedis(PrivateServer):
+    """Redis that writes each change to its disk."""
+
+    name = "redis"
+
+    def prepare(self) -> None:
+        if shutil.which("redis-server") is None:
+            need("Redis", "redis-server is not installed")
+
+    def command(self) -> list[str]:
+        options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": ""}
+        options |= {"appendonly": "yes", "appendfsync": "always"}
+        return ["redis-server", *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+    @property
+    def url(self) -> str:
+        """As a broker."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+class PrivateRabbitMQ(PrivateServer):
+    """A RabbitMQ node of its own; it takes some seconds to start.
+
+    RabbitMQ 3.10 writes the names of its quorum queues to the disk within three minutes, and when it is
+    stopped: a queue that was declared since cannot be used after `kill`. So `stop` and `start` before.
+    """
+
+    name = "rabbitmq"
+    user = "rabbitmq"
+
+    def prepare(self) -> None:
+        if not (RABBITMQ_HOME / "rabbitmq-server").exists():
+            need("RabbitMQ", "rabbitmq-server is not installed")
+        self._distribution_port = free_port()
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.local = 127.0.0.1:{self.port}\n")
+        (self.folder / "environment").write_text("")
+
+    def command(self) -> list[str]:
+        return [str(RABBITMQ_HOME / "rabbitmq-server")]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "HOME": str(self.folder),  # the cookie of the node
+            "RABBITMQ_NODENAME": f"ciapp-{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "environment"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def is_ready(self) -> bool:
+        # It listens before it has read its queues back; its log tells when it takes connections.
+        log = self.folder / "server.log"
+        return listens(self.port) and log.read_text(errors="replace").count("completed with") > self._starts
+
+    def start(self) -> None:
+        log = self.folder / "server.log"
+        self._starts = log.read_text(errors="replace").count("completed with") if log.exists() else 0
+        super().start()
+
+    @property
+    def url(self) -> str:
+        """As a broker."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+
+class PrivatePostgreSQL(PrivateServer):
+    """A PostgreSQL cluster of its own; anybody on this machine may connect."""
+
+    name = "postgresql"
+    user = "postgres"
+
+    def prepare(self) -> None:
+        homes = sorted(Path(POSTGRESQL_HOMES).glob("*/bin/initdb"))
+        found = str(homes[-1]) if homes else shutil.which("initdb")
+        if not found:
+            need("PostgreSQL", "initdb is not installed")
+        self._bin = Path(found).parent
+        try:
+            pwd.getpwnam(self.user)
+        except KeyError:
+            if os.geteuid() == 0:
+                need("PostgreSQL", "it does not run as root, and there is no user postgres")
+        self.run(str(self._bin / "initdb"), "-D", "data", "-A", "trust", "-U", "postgres", "-E", "UTF8")
+
+    def command(self) -> list[str]:
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}"]
+        return [str(self._bin / "postgres"), "-D", "data", "-p", str(self.port), *options]
+
+    def is_ready(self) -> bool:
+        ready = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(ready, check=False).returncode == 0
+
+    @property
+    def url(self) -> str:
+        """As a database."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
