@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import time
-import unittest
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +17,13 @@ from tests.support.git_repositories import git
 from tests.support.hooked import NULL, HookedTest, busybox_path, wait_until
 
 HOOK_FILE = Path(__file__).parents[1] / "hooks" / "post-receive"
+
+
+def is_ignored(pid: int, number: int) -> bool:
+    """Whether a process ignores a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [ignored] = [line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")]
+    return bool(int(ignored, 16) & 1 << number - 1)
 
 
 class TestRecord(HookedTest):
@@ -85,18 +92,18 @@ class TestRecord(HookedTest):
         recorded = {update.ref.encode("utf-8", "surrogateescape") for update in self.records()[0].updates}
         self.assertEqual(set(refs), recorded)
 
-    def test_a_thousand_refs_cost_no_further_process(self) -> None:
+    def test_no_number_of_refs_costs_more_than_four_processes(self) -> None:
         started = {}
-        for count in (1, 1000):
+        for count in (1, 20, 21, 1000):
             log = self.folder / f"started-{count}"
             path = self.path_of_noted_commands(log)
             lines = "".join(f"{NULL} {'ab' * 20} refs/tags/{number}\n" for number in range(count))
             self.run_hook(lines, environ={"PATH": path})
             started[count] = sorted(log.read_text().split())
 
-        self.assertEqual(["cat", "date", "dd", "mv"], started[1])
-        self.assertEqual(started[1], started[1000])
-        self.assertEqual([1, 1000], sorted(len(record.updates) for record in self.records()))
+        few, many = ["date", "dd", "mv"], ["cat", "date", "dd", "mv"]
+        self.assertEqual({1: few, 20: few, 21: many, 1000: many}, started)
+        self.assertEqual([1, 20, 21, 1000], sorted(len(record.updates) for record in self.records()))
 
     def path_of_noted_commands(self, log: Path) -> str:
         """A PATH whose commands note their names before they run."""
@@ -122,27 +129,24 @@ class TestRecord(HookedTest):
         )
 
     def test_every_shell_writes_the_same_record(self) -> None:
-        lines = f"{NULL} {'ab' * 20} refs/heads/größe\n{'ab' * 20} {NULL} refs/tags/\udcff $(x) *\n"
-        options = {"GIT_PUSH_OPTION_COUNT": "2", "GIT_PUSH_OPTION_0": "a  b", "GIT_PUSH_OPTION_1": "c"}
-        busybox = {"PATH": busybox_path(self.folder / "busybox"), **options}
-        shells = {
-            "dash": (["dash"], options),
-            "busybox": (["busybox", "sh"], busybox),
-            "bash": (["bash", "--posix"], options),
-        }
-        contents = {}
-        for name, (shell, environ) in shells.items():
-            if shutil.which(shell[0]) is None:
-                continue
-            program = [str(shutil.which(shell[0])), *shell[1:]]
-            with self.subTest(shell=name):
-                said = self.run_hook(lines, shell=program, environ=environ)
-                self.assertIn("recorded 2 ref updates of team", said)
-                [record] = self.records()
-                _, _, contents[name] = record.path.read_bytes().partition(b"\npusher")
-                record.discard()
-        self.assertGreaterEqual(len(contents), 2)
-        self.assertEqual(1, len(set(contents.values())), contents)
+        few = f"{NULL} {'ab' * 20} refs/heads/größe\n{'ab' * 20} {NULL} refs/tags/\udcff$(x)*\n"
+        options = {"GIT_PUSH_OPTION_COUNT": "2", "GIT_PUSH_OPTION_0": "a  b\\n", "GIT_PUSH_OPTION_1": "c"}
+        path = busybox_path(self.folder / "busybox")
+        shells = {"dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
+        for lines, said in ((few, "2 ref updates"), (few * 40, "more than 20 ref updates")):
+            for name, (program, *words) in shells.items():
+                shell = shutil.which(program)
+                if shell is None:
+                    continue
+                environ = {"PATH": path, **options} if name == "busybox" else options
+                with self.subTest(shell=name, lines=lines.count("\n")):
+                    shown = self.run_hook(lines, shell=[shell, *words], environ=environ)
+                    self.assertIn(f"recorded {said} of team", shown)
+                    [record] = self.records()
+                    self.assertEqual(("a  b\\n", "c"), record.options)
+                    content = record.path.read_bytes().decode("utf-8", "surrogateescape")
+                    self.assertEqual(f"{lines}end\n", content.partition("\n\n")[2])
+                    record.discard()
 
     def test_shellcheck_finds_nothing(self) -> None:
         if shutil.which("shellcheck") is None:
@@ -172,6 +176,26 @@ class TestMessages(HookedTest):
         [said] = self.push("a-tag", "main")
 
         self.assertEqual(f"ciapp: recorded 2 ref updates of team; follow with: ciapp wait team {other}", said)
+
+    def test_of_many_refs_the_first_few_are_looked_at(self) -> None:
+        for name in range(30):
+            self.tree.git("tag", f"tag-{name:02}")
+
+        [said] = self.push("--tags", "main")
+        self.assertEqual(
+            f"ciapp: recorded more than 20 ref updates of team; follow with: ciapp wait team {self.short}",
+            said,
+        )
+        self.assertEqual(31, len(self.records()[0].updates))
+
+        [said] = self.push("--delete", *[f"tag-{name:02}" for name in range(30)])
+        self.assertEqual(
+            "ciapp: recorded more than 20 ref updates of team; follow with: ciapp log team", said
+        )
+
+    def test_nothing_is_said_or_recorded_without_a_ref_update(self) -> None:
+        self.assertEqual("", self.run_hook(""))
+        self.assertEqual([], self.records())
 
     def test_only_deletions_have_nothing_to_follow(self) -> None:
         self.push("main", "main:refs/heads/a", "main:refs/heads/b")
@@ -361,9 +385,8 @@ class TestStartedDispatcher(HookedTest):
         self.push("main")
 
         [words] = [line.split() for line in self.started() if line.startswith("word session")]
-        status = Path(f"/proc/{words[4]}/status").read_text()
-        [ignored] = [line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")]
-        self.assertEqual(0, int(ignored, 16) & (1 << 14), "SIGTERM is ignored")
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self.assertFalse(is_ignored(int(words[4]), number), number)
 
     def test_its_complaints_are_kept(self) -> None:
         self.command.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
@@ -389,26 +412,11 @@ class TestInterruption(HookedTest):
         assert hook.stdin is not None
         hook.stdin.write(f"{NULL} {'ab' * 20} refs/heads/main\n".encode())
         hook.stdin.flush()
-        # The hook has begun once its first command reads the lines.
-        wait_until(lambda: len(self.processes_of(hook.pid)) > 1, "the hook to read")
-        for number in (1, 2, 15):
+        numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+        wait_until(lambda: all(is_ignored(hook.pid, number) for number in numbers), "the hook to begin")
+        for number in numbers:
             os.killpg(hook.pid, number)
         hook.stdin.close()
 
         self.assertEqual(0, hook.wait(20))
         self.assertEqual(1, len(self.records()))
-
-    def processes_of(self, group: int) -> list[int]:
-        found = []
-        for entry in Path("/proc").iterdir():
-            try:
-                fields = (entry / "stat").read_text().rpartition(") ")[2].split()
-            except (OSError, UnicodeDecodeError):
-                continue
-            if entry.name.isdecimal() and int(fields[2]) == group:
-                found.append(int(entry.name))
-        return found
-
-
-if __name__ == "__main__":
-    unittest.main()
