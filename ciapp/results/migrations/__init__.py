@@ -17,15 +17,24 @@ from sqlalchemy import Connection
 from ciapp.errors import LedgerError
 
 
-def upgrade(connection: Connection, address: str) -> None:
+def upgrade(connection: Connection, address: str, revision: str = "head") -> None:
     """Run the steps that are missing. Raises LedgerError when the database knows steps that we do not."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config = _config()
     config.attributes["connection"] = connection
     current = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if current is not None and current not in known:
+    if current is not None and current not in known_revisions():
         raise LedgerError(
             f"ledger {address} is at version {current}, made by a newer ciapp; install that version here"
         )
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
+
+
+def known_revisions() -> set[str]:
+    """The versions of the tables that this ciapp can make."""
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return config
