@@ -24,7 +24,7 @@ from kombu.utils.json import dumps, loads
 
 from ciapp.broker.folder import SWEEP_EVERY_S, BrokerFolder
 from ciapp.broker.owner import Message, Owner
-from ciapp.errors import BrokerError
+from ciapp.errors import BrokerError, SettingsError
 
 DURABLE = 2  #: AMQP's delivery mode of a message that outlives its broker
 BATCH = 20  #: messages delivered before the event loop may do something else
@@ -193,9 +193,7 @@ class Transport(filesystem.Transport):
         super().__init__(client, **options)
         folder = client.transport_options.get("folder")
         if not folder:
-            raise BrokerError(
-                "embedded:// needs the transport option 'folder'; name a folder of this machine"
-            )
+            raise SettingsError("embedded:// has no folder; name one in the transport option 'folder'")
         self.folder = BrokerFolder(Path(folder))
         self._owner: Owner | None = None
         self._loop: Any = None

@@ -18,6 +18,7 @@ from ciapp import mends, transport
 
 QUEUE = os.environ.get("QUEUE", "ciapp-test")
 FOLDER = Path(os.environ["FOLDER"])
+QUORUM = {"x-queue-type": "quorum"} if os.environ["BROKER"].startswith("amqp") else {}
 
 transport.register()
 if os.environ.get("MENDS") != "0":
@@ -25,7 +26,7 @@ if os.environ.get("MENDS") != "0":
 
 app = Celery("tests", broker=os.environ["BROKER"])
 app.conf.update(
-    task_queues=[Queue(QUEUE, routing_key=QUEUE)],
+    task_queues=[Queue(QUEUE, routing_key=QUEUE, queue_arguments=QUORUM)],
     task_default_queue=QUEUE,
     task_serializer="json",
     accept_content=["json"],

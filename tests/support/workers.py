@@ -64,6 +64,14 @@ class Workplace:
             raise AssertionError(done.stderr)
         return done.stdout
 
+    def start_program(self, code: str) -> subprocess.Popen[bytes]:
+        """A program that has the application as `app`, and goes on."""
+        program = f"from tests.support.celery_app import *\n{code}"
+        process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=self._environment)
+        self._test.addCleanup(process.wait)
+        self._test.addCleanup(process.kill)
+        return process
+
     def raise_flag(self, name: str) -> None:
         """Let the task that holds this name end."""
         (self.folder / name).touch()

@@ -1,0 +1,168 @@
+"""The mends: the fault shown without them, and gone with them."""
+
+from __future__ import annotations
+
+import unittest
+import uuid
+from unittest import mock
+
+from kombu import Connection
+from kombu.transport import redis as kombu_redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from ciapp.mends.redis import Channel
+from tests.support.servers import PrivateRedis, standard_rabbitmq_url
+from tests.support.workers import Worker, Workplace, wait_until
+
+UNMENDED = {"MENDS": "0"}
+#: Puts messages on the queue that are no tasks, and after each a task that tells what was before it.
+GARBAGE = """
+def put(body, headers):
+    message = {"content_type": "application/json", "content_encoding": "utf-8", "headers": headers}
+    with app.connection_for_write() as connection, connection.channel() as channel:
+        app.conf.task_queues[0](channel).declare()
+        prepared = channel.prepare_message(body, **message, properties={"delivery_mode": 2})
+        channel.basic_publish(prepared, exchange="", routing_key=QUEUE)
+    app.send_task("tell", args=[kind])
+
+task = {"task": "tell", "id": "1", "lang": "py"}
+no_arguments = "[[], {}, {}]"
+"""
+KINDS = {
+    "body is a number": "put('42', task)",
+    "body is null": "put('null', task)",
+    "body is torn": "put('[[1', task)",
+    "arguments are numbers": "put('[1, 2, 3]', task)",
+    "task is a list": "put(no_arguments, {**task, 'task': ['tell']})",
+    "id is an object": "put(no_arguments, {**task, 'id': {}})",
+    "time limit is a number": "put(no_arguments, {**task, 'timelimit': 5})",
+    "expiry is an object": "put(no_arguments, {**task, 'expires': {}})",
+    "headers are missing": "put(no_arguments, {})",
+    "task is unknown": "put(no_arguments, {**task, 'task': 'no.such'})",
+}
+
+
+def garbage(*kinds: str) -> str:
+    """A program that puts garbage of these kinds on the queue."""
+    return GARBAGE + "".join(f"kind = {kind!r}\n{KINDS[kind]}\n" for kind in kinds)
+
+
+class TestRedisRestart(unittest.TestCase):
+    """Redis is killed and comes back on its port while a task runs."""
+
+    def restart_in_mid_task(self, **environment: str) -> tuple[Workplace, Worker]:
+        server = PrivateRedis(self)
+        place = Workplace(self, server.url, **environment)
+        worker = place.start_worker("a")
+        place.send("hold", "x")
+        place.wait_for("begin", "x")
+        server.kill()
+        wait_until(lambda: "Connection to broker lost" in worker.said(), "the worker to see it")
+        server.start()
+        return place, worker
+
+    def test_without_the_mend_the_worker_ends(self) -> None:
+        place, worker = self.restart_in_mid_task(**UNMENDED)
+        place.raise_flag("x")
+
+        wait_until(lambda: not worker.is_alive(), "the worker's end", 30)
+
+        self.assertIn("Unrecoverable error: AttributeError", worker.said())
+        self.assertIn("'NoneType' object has no attribute 'hostname'", worker.said())
+
+    def test_with_the_mend_the_worker_goes_on(self) -> None:
+        place, worker = self.restart_in_mid_task()
+        place.raise_flag("x")
+        place.wait_for("end", "x")
+
+        place.send("tell", "y")
+
+        place.wait_for("told", "y")
+        self.assertTrue(worker.is_alive())
+        self.assertNotIn("Unrecoverable error", worker.said())
+
+
+class TestRedisChannel(unittest.TestCase):
+    """The mend changes nothing where kombu behaves."""
+
+    def setUp(self) -> None:
+        self.channel = Channel.__new__(Channel)
+
+    def test_what_a_mended_kombu_answers_is_handed_on(self) -> None:
+        self.channel.connection = mock.Mock(client=None)
+        with mock.patch.object(kombu_redis.Channel, "_connparams", return_value={"host": "here"}):
+            self.assertEqual({"host": "here"}, self.channel._connparams())
+
+    def test_another_attribute_error_is_not_hidden(self) -> None:
+        self.channel.connection = mock.Mock()
+        fault = AttributeError("something else")
+        with (
+            mock.patch.object(kombu_redis.Channel, "_connparams", side_effect=fault),
+            self.assertRaisesRegex(AttributeError, "something else"),
+        ):
+            self.channel._connparams()
+
+    def test_a_lost_connection_is_a_connection_error(self) -> None:
+        self.channel.connection = mock.Mock(client=None)
+        with self.assertRaises(RedisConnectionError):
+            self.channel._connparams()
+
+
+class TestGarbage(unittest.TestCase):
+    """Messages that are no tasks."""
+
+    def assert_survived(self, place: Workplace, worker: Worker) -> None:
+        place.python(garbage(*KINDS))
+        for kind in KINDS:
+            with self.subTest(kind):
+                place.wait_for("told", kind)
+        self.assertTrue(worker.is_alive())
+
+    def test_without_the_mend_the_worker_ends(self) -> None:
+        place = Workplace(self, **UNMENDED)
+        worker = place.start_worker("a")
+
+        place.python(garbage("body is a number"))
+
+        wait_until(lambda: not worker.is_alive(), "the worker's end")
+        self.assertIn("Unrecoverable error: TypeError", worker.said())
+
+    def test_a_worker_on_the_embedded_broker_survives(self) -> None:
+        place = Workplace(self)
+
+        self.assert_survived(place, place.start_worker("a"))
+
+        self.assertEqual([], list((place.folder / "broker").glob("owners/*/*!*")))
+
+    def test_a_worker_on_redis_survives(self) -> None:
+        server = PrivateRedis(self)
+        place = Workplace(self, server.url)
+        worker = place.start_worker("a")
+        for element in ("garbage", "{}", "[]", "null"):
+            with Connection(server.url) as connection:
+                connection.default_channel.client.lpush("ciapp-test", element)
+
+        self.assert_survived(place, worker)
+
+        self.assertEqual(4, worker.said().count("not a message, dropped"))
+
+    def test_a_worker_on_rabbitmq_survives_and_declares_no_queues_for_delays(self) -> None:
+        url = standard_rabbitmq_url()
+        queue = f"ciapp-test-{uuid.uuid4().hex[:12]}"
+
+        def delete() -> None:
+            with Connection(url) as connection:
+                connection.default_channel.queue_delete(queue)
+                connection.default_channel.exchange_delete(queue)
+
+        self.addCleanup(delete)
+        place = Workplace(self, url, QUEUE=queue)
+        worker = place.start_worker("a")
+
+        self.assert_survived(place, worker)
+
+        self.assertNotIn("delayed delivery", worker.said())
+
+
+if __name__ == "__main__":
+    unittest.main()
