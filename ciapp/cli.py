@@ -18,20 +18,20 @@ from pathlib import Path
 import click
 
 from ciapp import __version__
+from ciapp.context import REPO, REV, Context, pass_context
 from ciapp.errors import CiError, NoSuchRunError
+from ciapp.keeping import backup, purge_command, restore
 from ciapp.logs import set_up_logging
 from ciapp.outlets.junit import to_junit
 from ciapp.outlets.terminal import escape_line
 from ciapp.outlets.text import render_log_line, render_report
-from ciapp.results.database import Database
-from ciapp.results.history import commit_log, resolve_revision, runs_of
-from ciapp.results.pushes import KnownRepository, find_repository, list_repositories
+from ciapp.results.history import commit_log, runs_of
+from ciapp.results.pushes import find_repository, list_repositories
 from ciapp.results.queue import count_queue
 from ciapp.results.report import to_json_types
 from ciapp.results.runs import Run, cancel_run, find_runs, rerun, running_runs
 from ciapp.results.store import report_on
 from ciapp.results.workers import list_workers
-from ciapp.settings import Settings, load_settings
 from ciapp.show import (
     log_document,
     log_lines,
@@ -44,34 +44,6 @@ from ciapp.show import (
 
 APPEARS_WITHIN_S = 15.0  #: how long a commit that git has may take to reach the ledger
 LOOK_EVERY_S = 0.1
-
-
-class Context:
-    """What every command starts from: settings, and a ledger whose tables are there."""
-
-    def __init__(self, debug: bool) -> None:
-        self.debug = debug
-
-    @property
-    def settings(self) -> Settings:
-        return load_settings()
-
-    def ledger(self) -> Database:
-        """The ledger, migrated."""
-        database = Database(self.settings.database)
-        database.migrate()
-        return database
-
-    def find(self, name: str, revision: str) -> tuple[Database, KnownRepository, str]:
-        """A repository and a commit of it, by what the user called them."""
-        database = self.ledger()
-        repository = find_repository(database, name)
-        return database, repository, resolve_revision(database, repository, revision, self.settings.host_name)
-
-
-pass_context = click.make_pass_decorator(Context)
-REPO = click.argument("repo")
-REV = click.argument("rev", default="HEAD")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -299,6 +271,10 @@ def doctor(context: Context) -> None:
     from ciapp.doctor import examine
 
     sys.exit(examine(context.settings))
+
+
+for _command in (purge_command, backup, restore):
+    cli.add_command(_command)
 
 
 def _pick_run(runs: list[Run], environment: str) -> Run:

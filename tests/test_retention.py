@@ -10,6 +10,7 @@ from unittest import mock
 
 from sqlalchemy import select, update
 
+from ciapp.intake.dispatcher import Dispatcher
 from ciapp.results import retention, schema
 from ciapp.results.database import Database
 from ciapp.results.pushes import KnownRepository
@@ -17,7 +18,7 @@ from ciapp.results.report import Report, State
 from ciapp.results.retention import HOLD_S, Pace, Purged, Retention, purge, retention_of, stored_bytes
 from ciapp.results.runs import Run, beat_run, claim_run, find_runs, list_attempts, rerun
 from ciapp.results.store import load_report, make_report, save_report
-from ciapp.settings import RetentionSettings
+from ciapp.settings import RetentionSettings, Settings
 from tests.support.ledgers import add_repository, commit, findings, fresh_postgresql, fresh_sqlite, push
 
 NOTHING = Retention(keep_runs=0)  #: keep no run but those that are never purged
@@ -253,6 +254,42 @@ class TestPace(unittest.TestCase):
         self.assertEqual(runs[:1], retention._next_batch(runs, 3))
         huge = [retention._Candidate(1, 1 << 30)]
         self.assertEqual(huge, retention._next_batch(huge, 3))
+
+
+class TestDispatcher(unittest.TestCase):
+    def test_the_dispatcher_purges_a_little_at_a_time_until_all_is_done(self):
+        settings = Settings(retention=RetentionSettings(keep_days=1))
+        database = fresh_sqlite(self)
+        dispatcher = Dispatcher(settings, database, send=lambda runs: None)
+        answers = [Purged(runs=5, is_complete=False), Purged(runs=2)]
+        with mock.patch("ciapp.intake.dispatcher.purge", side_effect=answers) as purged:
+            dispatcher.retain()
+            dispatcher.retain()
+            self.assertEqual(1, purged.call_count, "not again at once")
+            self.assertEqual(Retention(keep=timedelta(days=1)), purged.call_args.args[1])
+            with mock.patch("ciapp.intake.dispatcher.time.monotonic", return_value=1e12):
+                dispatcher.retain()
+            self.assertEqual(2, purged.call_count)
+
+    def test_without_such_a_setting_the_dispatcher_purges_nothing(self):
+        with mock.patch("ciapp.intake.dispatcher.purge") as purged:
+            Dispatcher(Settings(), fresh_sqlite(self), send=lambda runs: None).retain()
+        purged.assert_not_called()
+
+    def test_a_step_of_the_dispatcher_purges(self):
+        database = fresh_sqlite(self)
+        database.migrate()
+        repository = add_repository(database)
+        push(database, repository, commit(1))
+        with database.write() as connection:
+            long_ago = datetime.now(UTC) - timedelta(days=9)
+            connection.execute(
+                update(schema.runs).values(state=State.FINISHED, status="passed", finished_at=long_ago)
+            )
+        push(database, repository, commit(2), tested=frozenset())
+        settings = Settings(host="elsewhere", retention=RetentionSettings(keep_days=7))
+        Dispatcher(settings, database, send=lambda runs: None).step()
+        self.assertEqual([], find_runs(database, "team", [commit(1).id]))
 
 
 class TestSizes(unittest.TestCase):

@@ -18,27 +18,28 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ciapp.errors import BrokerError, GitError, LedgerError
 from ciapp.git import Repository
+from ciapp.intake.pins import unpin
 from ciapp.intake.presence import Presence
-from ciapp.intake.push import RefUpdate, changed_refs, new_commits, tips, untestable
-from ciapp.intake.spool import SpoolRecord, read_records
+from ciapp.intake.push import RefUpdate, changed_refs
+from ciapp.intake.recording import Change, policy_of, record_change
+from ciapp.intake.spool import read_records
 from ciapp.results.database import Database, stored_text
 from ciapp.results.pushes import (
     KnownRepository,
-    NewPush,
     has_push,
     list_repositories,
     mark_unpinned,
-    record_push,
     seen_refs,
     settled_pushes,
 )
 from ciapp.results.queue import count_queue, next_runs, release_runs, reserve_runs, unanswered_runs
+from ciapp.results.retention import purge, retention_of
 from ciapp.results.runs import Run, lose_attempt, running_runs
 from ciapp.results.workers import list_workers
 from ciapp.settings import Settings
@@ -50,13 +51,17 @@ IDLE_S, BUSY_S, TROUBLE_S = 1.0, 0.05, 2.0  #: pauses between steps
 FEWEST_UNDER_WAY = 4  #: messages sent ahead, so that a worker that starts finds work
 SPARE = 2  #: messages sent beyond one for each slot, so that a free slot finds the next
 SETTLE_S = 3.0  #: a ref must differ for so long before it counts as changed without a push
-SKIP_OPTION = "ci.skip"
+RETAIN_EVERY_S, RETAIN_AGAIN_S = 300.0, 5.0  #: between looks for runs to purge, and while some are left
+RETAIN_WITHIN_S = 0.5  #: how long one purge keeps the other steps waiting
 
 
 class Dispatcher:
     """Moves pushes into the ledger, and runs to workers."""
 
-    def __init__(self, settings: Settings, database: Database, send: Send) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, send: Send, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._settings = settings
         self._database = database
         self._send = send
@@ -64,6 +69,7 @@ class Dispatcher:
         self._beats: dict[int, tuple[tuple[int, int], float]] = {}
         self._odd_refs: dict[int, dict[RefUpdate, float]] = {}
         self._reconciled_at: dict[int, float] = {}
+        self._retain_at = 0.0
 
     def run(self, presence: Presence, should_stop: Callable[[], bool]) -> None:
         """Step until told to stop; what cannot be reached is tried again, and said."""
@@ -97,18 +103,26 @@ class Dispatcher:
             except (GitError, OSError) as error:
                 self._say_trouble(repository, str(error))
         self.take_back()
+        self.retain()
         return self.send_due()
 
     def take_in(self, repository: KnownRepository) -> None:
         """Bring a repository's spool records into the ledger, oldest first."""
         for record in read_records(Path(repository.git_dir)):
             if not has_push(self._database, repository.id, record.id):
-                self._record(repository, record)
+                change = Change(
+                    record=record.id,
+                    received_at=record.received_at,
+                    updates=record.updates,
+                    pusher=record.pusher,
+                    options=record.options,
+                )
+                record_change(self._settings, self._database, repository, change)
             record.discard()
 
     def reconcile(self, repository: KnownRepository) -> None:
         """Find refs that changed without a spool record: a hook that was lost, or a change by hand."""
-        now = time.monotonic()
+        now = self._clock()
         odd = self._odd_refs.get(repository.id, {})
         since = now - self._reconciled_at.get(repository.id, -self._settings.reconcile_s)
         if since < (SETTLE_S if odd else self._settings.reconcile_s):
@@ -117,7 +131,7 @@ class Dispatcher:
         current = {
             name: value
             for name, value in Repository(Path(repository.git_dir)).refs().items()
-            if self._is_tested(repository, name)
+            if policy_of(self._settings, repository.name, name) != "off"
         }
         seen = seen_refs(self._database, repository.id)
         stored = {stored_text(name): name for name in current}
@@ -131,12 +145,12 @@ class Dispatcher:
             )
             digest = hashlib.sha256(repr(sorted(map(repr, settled))).encode("utf-8", "backslashreplace"))
             moment = datetime.now(UTC)
-            self._take(
-                repository,
-                f"found-{moment:%Y%m%dT%H%M%S}-{digest.hexdigest()[:12]}",
-                moment,
-                settled,
+            change = Change(
+                record=f"found-{moment:%Y%m%dT%H%M%S}-{digest.hexdigest()[:12]}",
+                received_at=moment,
+                updates=settled,
             )
+            record_change(self._settings, self._database, repository, change)
             del self._odd_refs[repository.id]
 
     def unpin(self, repository: KnownRepository) -> None:
@@ -146,14 +160,12 @@ class Dispatcher:
             return
         git = Repository(Path(repository.git_dir))
         for record in settled.values():
-            pins = git.run("for-each-ref", "--format=delete %(refname)", _pin_prefix(record))
-            if pins:
-                git.run("update-ref", "--stdin", stdin=pins + "\n")
+            unpin(git, record)
         mark_unpinned(self._database, list(settled))
 
     def take_back(self) -> None:
         """Queue again the runs of workers that fell silent for longer than a lease."""
-        now = time.monotonic()
+        now = self._clock()
         watched = {}
         for run in running_runs(self._database):
             pulse = (run.attempt, run.beat)
@@ -167,6 +179,16 @@ class Dispatcher:
             ):
                 logger.warning("lease expired", extra={"run_id": run.id, "worker": run.worker})
         self._beats = watched
+
+    def retain(self) -> None:
+        """Delete what the settings do not keep, a little at a time."""
+        retention = retention_of(self._settings.retention)
+        if retention.keeps_all or time.monotonic() < self._retain_at:
+            return
+        done = purge(self._database, retention, within_s=RETAIN_WITHIN_S)
+        self._retain_at = time.monotonic() + (RETAIN_EVERY_S if done.is_complete else RETAIN_AGAIN_S)
+        if done.runs:
+            logger.info("runs purged", extra={"runs": done.runs, "bytes": done.bytes})
 
     def send_due(self) -> bool:
         """Send messages while there is room for more under way; whether runs wait for room."""
@@ -193,78 +215,3 @@ class Dispatcher:
         if self._trouble.get(repository.id) != error:
             self._trouble[repository.id] = error
             logger.error("repository cannot be read", extra={"repo": repository.name, "error": error})
-
-    def _is_tested(self, repository: KnownRepository, ref: str) -> bool:
-        return self._settings.ref_policy(repository.name, ref) != "off"
-
-    def _record(self, repository: KnownRepository, record: SpoolRecord) -> None:
-        self._take(repository, record.id, record.received_at, record.updates, record.pusher, record.options)
-
-    def _take(
-        self,
-        repository: KnownRepository,
-        record: str,
-        received_at: datetime,
-        updates: Sequence[RefUpdate],
-        pusher: str = "",
-        options: tuple[str, ...] = (),
-    ) -> None:
-        # What a ref that is off brought stays new: another ref may bring it again, to be tested.
-        updates = [update for update in updates if self._is_tested(repository, update.ref)]
-        git = Repository(Path(repository.git_dir))
-        for ref, said in untestable(git, updates).items():
-            logger.info("nothing to test", extra={"repo": repository.name, "ref": ref, "reason": said})
-        seen = set(seen_refs(self._database, repository.id).values())
-        named = tips(git, updates)
-        self._pin(git, record, named)
-        started = time.monotonic()
-        added = record_push(
-            self._database,
-            repository.id,
-            NewPush(
-                record=record,
-                received_at=received_at,
-                pusher=pusher,
-                options=options,
-                refs={update.ref: update.new for update in updates},
-                tips=named,
-                tested=self._to_test(repository, git, updates, seen, options),
-            ),
-            new_commits(git, updates, seen),
-        )
-        fields = {
-            "repo": repository.name,
-            "commits": added.commits,
-            "runs": added.runs,
-            "took_s": round(time.monotonic() - started, 3),
-        }
-        logger.info("push recorded", extra=fields)
-
-    def _to_test(
-        self,
-        repository: KnownRepository,
-        git: Repository,
-        updates: Sequence[RefUpdate],
-        seen: Iterable[str],
-        options: tuple[str, ...],
-    ) -> frozenset[str] | None:
-        """Which of the new commits are to be tested; None for all of them."""
-        if SKIP_OPTION in options:
-            return frozenset()
-        tip_only = [one for one in updates if self._settings.ref_policy(repository.name, one.ref) == "tip"]
-        if not tip_only:
-            return None
-        whole = [one for one in updates if one not in tip_only]
-        reached = new_commits(git, whole, seen) if whole else ()
-        return frozenset(tips(git, tip_only)) | {commit.id for commit in reached}
-
-    def _pin(self, git: Repository, record: str, named: dict[str, tuple[str, ...]]) -> None:
-        """Keep the tips from git's garbage collection, whatever is pushed over them."""
-        if named:
-            prefix = _pin_prefix(record)
-            lines = [f"update {prefix}{number} {tip}\n" for number, tip in enumerate(named)]
-            git.run("update-ref", "--stdin", stdin="".join(lines))
-
-
-def _pin_prefix(record: str) -> str:
-    return f"refs/ciapp/push/{hashlib.sha256(record.encode('utf-8', 'backslashreplace')).hexdigest()[:20]}/"

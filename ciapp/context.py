@@ -1,0 +1,38 @@
+"""What every command starts from: the settings, the ledger, a repository and a commit as users call them."""
+
+from __future__ import annotations
+
+import click
+
+from ciapp.results.database import Database
+from ciapp.results.history import resolve_revision
+from ciapp.results.pushes import KnownRepository, find_repository
+from ciapp.settings import Settings, load_settings
+
+
+class Context:
+    """What every command starts from: settings, and a ledger whose tables are there."""
+
+    def __init__(self, debug: bool) -> None:
+        self.debug = debug
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings()
+
+    def ledger(self) -> Database:
+        """The ledger, migrated."""
+        database = Database(self.settings.database)
+        database.migrate()
+        return database
+
+    def find(self, name: str, revision: str) -> tuple[Database, KnownRepository, str]:
+        """A repository and a commit of it, by what the user called them."""
+        database = self.ledger()
+        repository = find_repository(database, name)
+        return database, repository, resolve_revision(database, repository, revision, self.settings.host_name)
+
+
+pass_context = click.make_pass_decorator(Context)
+REPO = click.argument("repo")
+REV = click.argument("rev", default="HEAD")
