@@ -347,7 +347,7 @@ class TestOwner(BrokerTest):
             self.sweep()
 
         self.assertEqual(["old messages dropped"], [record.msg for record in logged.records])
-        self.assertEqual([new], self.folder.messages("events"))
+        self.assertEqual([new], list(self.folder.messages("events")))
 
     def test_an_owner_whose_folder_was_removed_says_so(self) -> None:
         self.put("a")

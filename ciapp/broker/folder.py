@@ -16,7 +16,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -103,19 +103,18 @@ class BrokerFolder:
         for name in _names(self.waiting / quoted(queue)):
             wake_fifo(self.waiting / quoted(queue) / name)
 
-    def messages(self, queue: str) -> list[str]:
+    def messages(self, queue: str) -> Iterator[str]:
         """Names of the messages on a queue, first to go first. What is no message is put aside."""
-        found = []
-        for name in _names(self._queue(queue)):
+        # One by one, as whoever takes a message needs but the first of perhaps 10,000.
+        for name in sorted(_names(self._queue(queue))):
             if MESSAGE.fullmatch(name):
-                found.append(name)
+                yield name
             else:
                 self.put_aside(self._queue(queue) / name, "its name is not a message's")
-        return sorted(found)
 
     def size(self, queue: str) -> int:
         """How many messages nobody has taken yet."""
-        return len(self.messages(queue))
+        return sum(1 for _ in self.messages(queue))
 
     def purge(self, queue: str) -> int:
         """Drop the messages that nobody has taken; how many."""
@@ -247,7 +246,7 @@ class BrokerFolder:
             if dropped := self._drop(queue, old):
                 logger.warning("old messages dropped", extra={"queue": queue, "messages": dropped})
 
-    def _drop(self, queue: str, names: list[str]) -> int:
+    def _drop(self, queue: str, names: Iterable[str]) -> int:
         dropped = 0
         for name in names:
             with suppress(FileNotFoundError):

@@ -73,8 +73,9 @@ class Owner:
 
     def take(self, queue: str) -> Message | None:
         """The first message of a queue; None when it is empty. What cannot be read is put aside."""
-        names = self._folder.messages(queue)
-        for name in names:
+        seen = False
+        for name in self._folder.messages(queue):
+            seen = True
             tag = f"{name}!{quoted(queue)}"
             try:
                 with self._folder.errors_told():
@@ -86,7 +87,7 @@ class Owner:
             content = self._read(tag)
             if content is not None:
                 return Message(tag=tag, content=content, returned=int(name.rpartition(".")[2]))
-        if names:
+        if seen:
             self.check()
         return None
 
