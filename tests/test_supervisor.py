@@ -19,6 +19,7 @@ from ciapp.settings import Limits
 from ciapp.testing.supervisor import CHILD, Progress, compile_child
 from tests.support.plain_sandbox import PlainProcess, PlainSandbox
 from tests.support.samples import SAMPLES, add_sample_tests, find_pythons, run_project, run_sample
+from tests.test_child import OUTCOMES
 
 SURVIVED = (
     "exits_zero_mid_test",
@@ -48,6 +49,13 @@ SURVIVED = (
 add_sample_tests(globals(), SURVIVED)
 
 PYTHON = Path(sys.executable)
+
+
+class TestSamples(unittest.TestCase):
+    def test_every_sample_is_run(self) -> None:
+        samples = {file.parent.name for file in SAMPLES.glob("*/expected.toml")}
+
+        self.assertEqual(samples, {*OUTCOMES, *SURVIVED})
 
 
 class Project(unittest.TestCase):

@@ -153,7 +153,7 @@ AnyEvent = (
 _decoder = msgspec.json.Decoder(AnyEvent)
 
 
-def parse_event(line: bytes, nonce: bytes) -> AnyEvent | None:
+def parse_event(line: bytes | bytearray, nonce: bytes) -> AnyEvent | None:
     """The event that a line carries behind its nonce; what another program wrote before it is passed over."""
     at = line.find(nonce + b" ")
     if at < 0:

@@ -23,7 +23,8 @@ LONGEST_LINE = 4 * 1024 * 1024
 MOST_TESTS = 200_000
 MOST_SUBTESTS = 1_000  #: rows of one test
 MOST_FIXTURES = 10_000  #: failed ones of a run
-TEXT_BUDGET = 64 * 1024 * 1024  #: characters of all messages and tracebacks of a run
+TEXT_BUDGET = 64 * 1024 * 1024  #: characters of all ids, messages and tracebacks of a run
+ROW_SIZE = 50  #: characters that a test or a subtest counts for even without a text
 LEFT_OUT = "[left out: the tracebacks of this run are too long together]"
 LONGEST_MESSAGE = 2_000
 
@@ -83,15 +84,17 @@ class Journal:
         child = self._child
         if child.is_over:
             return
-        *lines, child.partial = (child.partial + data).split(b"\n")
-        for line in lines:
-            if child.skipping:
-                child.skipping = False
-            else:
-                self._hear_line(line)
+        child.partial += data
+        if b"\n" in data:
+            *lines, child.partial = child.partial.split(b"\n")
+            for line in lines:
+                if child.skipping:
+                    child.skipping = False
+                else:
+                    self._hear_line(line)
         if len(child.partial) > LONGEST_LINE:
             self.refused += not child.skipping
-            child.partial, child.skipping = b"", True
+            child.partial, child.skipping = bytearray(), True
 
     def stop_hearing(self) -> None:
         """The child's time is over: what it still says is not part of the account."""
@@ -119,7 +122,7 @@ class Journal:
             outcome = Outcome.LOAD_ERROR if ending.outcome is Outcome.CRASHED else ending.outcome
             self._lose_module(child, outcome, f"{ending.sentence} while importing this module", ending.dump)
 
-    def _hear_line(self, line: bytes) -> None:
+    def _hear_line(self, line: bytearray) -> None:
         child = self._child
         event = parse_event(line, child.nonce) if len(line) <= LONGEST_LINE else None
         if event is None:
@@ -285,7 +288,7 @@ class Journal:
         return message, traceback
 
     def _has_room(self, *texts: str) -> bool:
-        length = sum(map(len, texts))
+        length = ROW_SIZE + sum(map(len, texts))
         if self._text + length > TEXT_BUDGET:
             return False
         self._text += length

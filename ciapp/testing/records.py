@@ -62,6 +62,6 @@ class Child:
     has_ended: bool = False
     is_over: bool = False  #: whether it is being killed
     threads: list[str] = field(default_factory=list)
-    partial: bytes = b""
+    partial: bytearray = field(default_factory=bytearray)  #: the beginning of a line
     skipping: bool = False  #: in the middle of a line that is too long
     counts: Counter[str] = field(default_factory=Counter)  #: tests per id

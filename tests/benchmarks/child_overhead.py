@@ -1,8 +1,8 @@
 """What the child costs beside plain unittest: `python -m tests.benchmarks.child_overhead`.
 
 Two suites, each run through `run_suite` and through `python -m unittest discover` in turn, so that both meet
-the same minutes of the machine: 2,000 empty tests for wall time, 20 quick ones for processor time. The best of
-all rounds counts: everything else is the machine's.
+the same minutes of the machine: 2,000 empty tests for wall time, 20 quick ones for processor time. The best
+of all rounds counts: everything else is the machine's.
 """
 
 from __future__ import annotations

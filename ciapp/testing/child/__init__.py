@@ -20,8 +20,8 @@ Channels:  each is a pipe. The child moves its own ends up, out of the way of te
 and no program that a test starts inherits them.
 
     stdout, stderr  what tests write, cut into scopes by markers:  \\x1e NONCE SPACE SCOPE \\x1e
-        SCOPE lasts until the next marker. It is the index of a test that starts; `fN` for the Nth fixture; `-`
-        after a fixture that went well, and after the last test; `!` after a fixture that did not go well.
+        SCOPE lasts until the next marker. It is the index of a test that starts; `fN` for the Nth fixture;
+        `-` after a fixture that went well, and after the last test; `!` after one that did not go well.
     faults          text, as faulthandler writes it
     events          lines:  NONCE SPACE JSON LF
         JSON is an object, ASCII only, of `type`, `n` (0, 1, 2, ...: a gap means that lines were lost), and

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from _thread import allocate_lock
-from os import _exit, close, dup2, getpid, write
+from os import _exit, close, dup, dup2, getpid, write
 from time import sleep
 
 try:
@@ -45,7 +45,7 @@ def move_up(descriptor: int, place: int) -> int:
             return dup2(descriptor, base + place, inheritable=False)
         except OSError:
             continue
-    return descriptor
+    return dup(descriptor)
 
 
 class Channel:
@@ -55,8 +55,7 @@ class Channel:
         self._nonce = nonce
         self._pid = getpid()
         self._events = move_up(events, 0)
-        if self._events != events:
-            close(events)
+        close(events)
         self._pipes = (move_up(1, 1), move_up(2, 2))
         self._streams = (sys.stdout, sys.stderr)
         self._lock = allocate_lock()

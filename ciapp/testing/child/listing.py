@@ -14,6 +14,7 @@ import os
 import sys
 import unittest
 from fnmatch import fnmatch
+from types import ModuleType
 from unittest.suite import BaseTestSuite
 from unittest.util import strclass
 
@@ -158,11 +159,19 @@ def _is_suite(test: Any) -> bool:
 
 
 def unloaded_files(start: str, pattern: str, matched: set[str]) -> list[str]:
-    """Files under the start directory that match the pattern and that discovery passed over."""
+    """Files under the start directory that match the pattern and that discovery passed over.
+
+    A package with a load_tests answers for its files itself.
+    """
     found = []
     looked_at = 0
-    loaded = None
+    modules = [vars(module) for module in list(sys.modules.values()) if type(module) is ModuleType]
+    loaded = {module.get("__file__") for module in modules}
+    own = {module.get("__file__") for module in modules if "load_tests" in module}
     for folder, folders, files in os.walk(os.path.abspath(start)):
+        if os.path.join(folder, "__init__.py") in own:
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if name[0] != "." and name != "__pycache__")
         looked_at += len(files) + len(folders)
         if looked_at > ENTRIES_LOOKED_AT:
@@ -170,11 +179,8 @@ def unloaded_files(start: str, pattern: str, matched: set[str]) -> list[str]:
         for name in sorted(files):
             if name.endswith(".py") and fnmatch(name, pattern):
                 path = os.path.join(folder, name)
-                if path not in matched:
-                    if loaded is None:
-                        loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-                    if path not in loaded:
-                        found.append(os.path.relpath(path))
+                if path not in matched and path not in loaded:
+                    found.append(os.path.relpath(path))
     return found
 
 
