@@ -14,7 +14,7 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from ciapp import transport
+from ciapp import mends, transport
 from ciapp.settings import Settings, load_settings
 
 QUEUE = "ciapp"
@@ -73,6 +73,7 @@ def make_app(settings: Settings) -> Celery:
         # A run goes on while the broker is away, and its report goes to the database.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_concurrency=settings.slots,
+        worker_consumer="ciapp.mends.consumer:Consumer",  # one that no message can end
         worker_send_task_events=True,
         task_send_sent_event=True,
         worker_hijack_root_logger=True,
@@ -85,5 +86,6 @@ def make_app(settings: Settings) -> Celery:
 
 
 transport.register()
+mends.apply()
 settings = load_settings()
 app = make_app(settings)
