@@ -10,7 +10,9 @@ slot's own before any code of the commit runs; the only root process inside is b
 
 bubblewrap waits at a gate (`--block-fd`) until its limits are set from here: no program has to be started
 for that. It dies with the thread that started it (PDEATHSIG), and with it the pid namespace: so `start` must
-be called from a thread that lives as long as the program, best the main thread.
+be called from a thread that lives as long as the program, best the main thread. A worker that is killed
+before bubblewrap has asked for that leaves it waiting at the gate for ever, with no code of the commit
+running; it carries the slot's name, and the slot's next holder ends it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pathlib import Path, PurePosixPath
 
 from ciapp.errors import SandboxError
 from ciapp.settings import Limits
+from ciapp.testing.etc import shown_folders
 from ciapp.testing.launch import (
     FIRST_VICTIM,
     MIB,
@@ -97,28 +100,29 @@ class Bubblewrap:
         """Start a program; see `ciapp.testing.sandbox.Sandbox`."""
         check_readable(command[0], readable)
         status, status_end = os.pipe()
-        gate_end, gate = os.pipe()
+        gate = _open_gate()
         # Handed over in a file, so that the paths of the host do not stand in /proc/1/cmdline.
         arguments = os.memfd_create("arguments")
         try:
             words = self._arguments(readable)
-            words += ["--json-status-fd", str(status_end), "--block-fd", str(gate_end)]
+            words += ["--json-status-fd", str(status_end), "--block-fd", str(gate)]
             os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in words))
             os.lseek(arguments, 0, os.SEEK_SET)
             process = spawn(
-                [bubblewrap_program(), "--args", str(arguments), "--", *_become(self._identity), *command],
+                [self._identity.name, "--args", str(arguments), "--", *_become(self._identity), *command],
+                program=bubblewrap_program(),
                 environment=sandbox_environment(HOME, "/tmp", environment),
                 stdout=stdout,
                 stderr=stderr,
-                pass_fds=(*pass_fds, status_end, gate_end, arguments),
+                pass_fds=(*pass_fds, status_end, gate, arguments),
             )
         except BaseException:
             os.close(gate)
             os.close(status)
             raise
         finally:
-            for descriptor in (status_end, gate_end, arguments):
-                os.close(descriptor)
+            os.close(status_end)
+            os.close(arguments)
         usage = Usage(self._limits, [one.host for one in self._shown if one.writable])
         try:
             return BubblewrapProcess(process, status, gate, self._limits, usage)
@@ -136,7 +140,7 @@ class Bubblewrap:
         else:
             words += ["--unshare-user"]
         words += _system()
-        words += ["--ro-bind", str(self._etc), "/etc", "--proc", "/proc", "--dev", "/dev"]
+        words += ["--ro-bind", str(self._etc), "/etc", *_of_etc(), "--proc", "/proc", "--dev", "/dev"]
         words += [*_folders("/run"), *_folders("/var"), "--symlink", "/tmp", "/var/tmp", *_folders("/home")]
         for folder, part in MEMORY_FOLDERS.items():
             # Root's mounts belong to root, so the slot's identity needs the right to write there.
@@ -254,6 +258,19 @@ def bubblewrap_program() -> str:
     return program
 
 
+def _open_gate() -> int:
+    """A pipe in one descriptor: whoever waits at it holds its other end too, and never sees an end of file.
+
+    bubblewrap would take that, which is what the worker's death is, for leave to start the program.
+    """
+    reading, writing = os.pipe()
+    try:
+        return os.open(f"/proc/self/fd/{reading}", os.O_RDWR | os.O_CLOEXEC)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def _become(identity: Identity) -> list[str]:
     if not identity.is_own:
         return []
@@ -273,6 +290,11 @@ def _system() -> tuple[str, ...]:
             words += ["--ro-bind", folder, folder]
     processors = "/sys/devices/system"
     return (*words, *_folders("/sys/devices"), "--ro-bind-try", processors, processors)
+
+
+@cache
+def _of_etc() -> tuple[str, ...]:
+    return tuple(word for path in shown_folders() for word in ("--ro-bind", str(path), str(path)))
 
 
 def _resolver(network: bool) -> list[Shown]:

@@ -83,6 +83,7 @@ def sandbox_environment(home: str, tmp: str, extra: Mapping[str, str]) -> dict[s
 def spawn(
     command: Sequence[str],
     *,
+    program: str,
     environment: Mapping[str, str],
     stdout: int,
     stderr: int,
@@ -94,6 +95,7 @@ def spawn(
         with _default_signals():
             return subprocess.Popen(
                 command,
+                executable=program,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -104,7 +106,7 @@ def spawn(
                 umask=0o022,
             )
     except OSError as error:
-        raise SandboxError(f"{command[0]} cannot be started: {error.strerror}; see `ciapp doctor`") from error
+        raise SandboxError(f"{program} cannot be started: {error.strerror}; see `ciapp doctor`") from error
 
 
 def wait_for(process: subprocess.Popen[bytes], timeout_s: float) -> None:

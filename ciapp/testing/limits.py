@@ -81,6 +81,7 @@ class LimitsOnly:
         try:
             process = spawn(
                 [sys.executable, "-I", "-S", guard.__file__, json.dumps(order)],
+                program=sys.executable,
                 environment=sandbox_environment(str(home), str(tmp), environment),
                 stdout=stdout,
                 stderr=stderr,

@@ -37,6 +37,13 @@ def list_tree(pid: int) -> list[int]:
     return found
 
 
+def list_named(name: str) -> list[int]:
+    """The processes that call themselves so, as the first word of their command line."""
+    prefix = name + "\0"
+    pids = [int(pid) for pid in os.listdir("/proc") if pid.isdigit()]
+    return [pid for pid in pids if _read(f"/proc/{pid}/cmdline").startswith(prefix)]
+
+
 def count_threads(uid: int) -> int:
     """The threads that run under an identity on this host, as RLIMIT_NPROC counts them."""
     count = 0

@@ -152,7 +152,7 @@ def identity_in(level: Level, slot: Slot) -> Identity:
     """Under whose name programs run in a slot, at a level."""
     if level.name == Bubblewrap.level or _can_drop(slot.path):
         return slot.identity
-    return Identity(os.geteuid(), os.getegid(), is_own=False)
+    return Identity(os.geteuid(), os.getegid(), is_own=False, name=slot.identity.name)
 
 
 def open_sandbox(
@@ -185,7 +185,7 @@ def _bubblewrap_complaint() -> str:
             Identity(PROBE_UID, PROBE_UID, True) if own else Identity(os.geteuid(), os.getegid(), False)
         )
         etc, checkout = Path(folder) / "etc", Path(folder) / "checkout"
-        etc.mkdir()
+        lay_out_etc(etc, identity, HOME)
         checkout.mkdir()
         shown = [Shown(checkout, CHECKOUT, writable=True)]
         sandbox = Bubblewrap(identity, etc, Limits(), shown, checkout=CHECKOUT)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import zlib
 from pathlib import Path
 
 import msgspec
 
 from ciapp.errors import CheckoutError
-from ciapp.testing.processes import kill_identity
+from ciapp.testing.processes import kill_identity, list_named, send_signal
 
 FIRST_UID = 1_900_000_000  #: far above the users and the containers' ranges of any host
 INSTALLATIONS = 60_000
@@ -31,6 +32,7 @@ class Identity(msgspec.Struct, frozen=True):
     uid: int
     gid: int
     is_own: bool  #: whether it is the slot's own rather than the worker's
+    name: str = "ciapp"  #: what the processes of ours that serve it call themselves
 
 
 class Slot:
@@ -44,12 +46,13 @@ class Slot:
     @property
     def identity(self) -> Identity:
         """The slot's own identity where the worker may give one, that is under root; else the worker's."""
-        if os.geteuid() != 0:
-            return Identity(os.geteuid(), os.getegid(), is_own=False)
         # Two installations on one host must not share identities: each could end the other's processes.
-        installation = zlib.crc32(os.fsencode(self.path.parent)) % INSTALLATIONS
-        uid = FIRST_UID + installation * SLOTS + self.number
-        return Identity(uid, uid, is_own=True)
+        installation = zlib.crc32(os.fsencode(self.path.parent))
+        name = f"ciapp-{installation:08x}-slot-{self.number}"
+        if os.geteuid() != 0:
+            return Identity(os.geteuid(), os.getegid(), is_own=False, name=name)
+        uid = FIRST_UID + installation % INSTALLATIONS * SLOTS + self.number
+        return Identity(uid, uid, is_own=True, name=name)
 
     def release(self) -> None:
         """Let another process have the slot."""
@@ -75,7 +78,14 @@ def take_slot(state_path: Path) -> Slot:
             os.close(lock)
             continue
         slot = Slot(number, path, lock)
-        if slot.identity.is_own:
-            kill_identity(slot.identity.uid)
+        _end_leftovers(slot.identity)
         return slot
     raise CheckoutError(f"all {SLOTS} slots in {slots} are taken; stop some workers")
+
+
+def _end_leftovers(identity: Identity) -> None:
+    """End what a worker that was killed has left in the slot."""
+    for pid in list_named(identity.name):
+        send_signal(pid, signal.SIGKILL)
+    if identity.is_own:
+        kill_identity(identity.uid)

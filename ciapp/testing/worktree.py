@@ -40,11 +40,11 @@ MOVES_WITHIN_S = 1800.0
 LOOK_EVERY_S = 0.25
 OURS = ("No space left", "Disk quota", "Input/output error", "Read-only file system", "Out of memory")
 
-#: In the folder: open what was closed, remove what git does not look at, let git do its work. The folders
-#: are listed for `_has_attributes`.
-MOVE = """
-find . -type d ! -perm 0755 -exec chmod 0755 {} \\; -o ! -type d ! -type f ! -type l -exec rm -f {} +
-git read-tree -u --reset "$1" && git clean -ffdxq && exec find . -type d -print0
+#: In the folder: open what was closed, remove what git does not look at, then let git do its work. On the way
+#: the folders are listed, for `_has_attributes`.
+MOVE = r"""
+find . -type d -print0 ! -perm 0755 -exec chmod 0755 {} \; -o ! -type d ! -type f ! -type l -exec rm -f {} +
+git read-tree -u --reset "$1" && exec git clean -ffdxq
 """
 FORMAT_SHA1 = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
 FORMAT_SHA256 = (

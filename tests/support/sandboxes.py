@@ -1,0 +1,154 @@
+"""Slots, checkouts and sandboxes for tests, and programs run in them to their end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+import unittest
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ciapp.settings import Limits
+from ciapp.testing.checkout import Checkout, check_out
+from ciapp.testing.environment import default_python
+from ciapp.testing.mirror import Mirror
+from ciapp.testing.sandbox import Sandbox, SandboxedProcess, SandboxSetting, find_level, open_sandbox
+from ciapp.testing.slot import Slot, take_slot
+from tests.support.git_repositories import WorkTree, new_folder
+
+PYTHON = default_python()
+ENDS_WITHIN_S = 60.0
+HAS_BUBBLEWRAP = find_level("auto").name == "bubblewrap"
+
+
+class Ended(NamedTuple):
+    """What became of a program."""
+
+    status: int | None  #: None: it had to be killed
+    output: str  #: both streams
+    breach: str = ""  #: the limit for which it was killed
+
+
+class Place:
+    """A slot in a state folder of its own, and a repository whose commits are laid out in it."""
+
+    def __init__(
+        self, test: unittest.TestCase | type[unittest.TestCase], setting: SandboxSetting = "auto"
+    ) -> None:
+        """For one test, or for a class of them."""
+        owner = test if isinstance(test, unittest.TestCase) else _OfClass(test)
+        self.state = new_folder(owner) / "state"
+        self.setting = setting
+        self.slot: Slot = take_slot(self.state)
+        owner.addCleanup(lambda: self.slot.release())
+        self.origin = WorkTree(owner, self.state)
+        self.mirror = Mirror(self.state, "team")
+
+    @property
+    def path(self) -> Path:
+        """Where the slot's checkout stands on the host."""
+        return self.slot.path / "checkouts" / "team"
+
+    def commit(self, files: Mapping[str, str] | None = None) -> Checkout:
+        """A new commit of the repository, laid out in the slot."""
+        return self.check_out(self.origin.commit("Change", files))
+
+    def check_out(self, commit: str, *, limits: Limits | None = None) -> Checkout:
+        """A commit of the repository, laid out in the slot."""
+        self.mirror.ensure_commit(str(self.origin.path / ".git"), commit)
+        return check_out(self.slot, self.mirror, commit, setting=self.setting, limits=limits)
+
+    def open(self, checkout: Checkout, *, limits: Limits | None = None, network: bool = False) -> Sandbox:
+        """A sandbox on a checkout."""
+        return open_sandbox(self.slot, checkout, limits or Limits(), network=network, setting=self.setting)
+
+
+class _OfClass(unittest.TestCase):
+    """Stands for a class where a test is asked for: what it is to clean up is cleaned up after the class."""
+
+    def __init__(self, of: type[unittest.TestCase]) -> None:
+        super().__init__()
+        self.addCleanup = of.addClassCleanup  # type: ignore[method-assign]
+
+
+def start_python(
+    sandbox: Sandbox,
+    script: str,
+    *arguments: str,
+    stdout: int,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> SandboxedProcess:
+    """Start a script, given as text."""
+    return sandbox.start(
+        [str(PYTHON.python), "-I", "-c", script, *arguments],
+        environment=environment or {},
+        stdout=stdout,
+        stderr=stdout,
+        pass_fds=pass_fds,
+        readable=PYTHON.readable,
+    )
+
+
+def run_python(sandbox: Sandbox, script: str, *arguments: str, within_s: float = ENDS_WITHIN_S) -> Ended:
+    """Run a script to its end, or until it breaks a limit."""
+    with tempfile.TemporaryFile() as output:
+        process = start_python(sandbox, script, *arguments, stdout=output.fileno())
+        ended = wait_for_end(process, within_s)
+        output.seek(0)
+        return ended._replace(output=output.read().decode("utf-8", "backslashreplace"))
+
+
+def wait_for_end(process: SandboxedProcess, within_s: float = ENDS_WITHIN_S) -> Ended:
+    """Watch a program as a supervisor does; whatever it left is ended too."""
+    deadline = time.monotonic() + within_s
+    breach = ""
+    try:
+        while process.wait(0.1) is None and not breach and time.monotonic() < deadline:
+            breach = process.breach()
+        return Ended(None if breach else process.poll(), "", breach)
+    finally:
+        process.kill()
+
+
+def wait_until(fact: Callable[[], bool], within_s: float = ENDS_WITHIN_S) -> bool:
+    """Whether something came true in time."""
+    deadline = time.monotonic() + within_s
+    while not fact():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def processes_with(mark: str) -> list[int]:
+    """The processes of this host, but for this one, whose command line holds a text."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                command = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if mark.encode() in command:
+                found.append(int(process.name))
+    return found
+
+
+def open_descriptors() -> list[str]:
+    """The descriptors of this process, and what each is open on."""
+    return sorted(
+        f"{link.name} {link.readlink()}" for link in Path("/proc/self/fd").iterdir() if link.is_symlink()
+    )
+
+
+def open_interpreter() -> Path | None:
+    """A Python like this one that every user of this host may run; None when there is none."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for candidate in (Path(sys.executable).resolve(), Path("/usr/bin") / version):
+        if candidate.exists() and all(parent.stat().st_mode & 0o001 for parent in candidate.parents):
+            return candidate
+    return None

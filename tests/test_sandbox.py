@@ -1,0 +1,588 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+import uuid
+from pathlib import Path
+
+from ciapp.errors import SandboxError
+from ciapp.settings import Limits
+from ciapp.testing import bubblewrap
+from ciapp.testing import sandbox as sandbox_module
+from ciapp.testing.sandbox import SandboxSetting, describe_level, find_level, sandbox_level
+from ciapp.testing.slot import take_slot
+from tests.support.git_repositories import new_folder
+from tests.support.sandboxes import (
+    HAS_BUBBLEWRAP,
+    PYTHON,
+    Place,
+    open_descriptors,
+    open_interpreter,
+    processes_with,
+    run_python,
+    start_python,
+    wait_for_end,
+    wait_until,
+)
+
+ROOT = os.geteuid() == 0
+NOBODY = 65534
+TREE = Path(__file__).resolve().parent.parent
+
+
+class TestWeakLevel(unittest.TestCase):
+    """What holds at both levels; the strong one adds to it below."""
+
+    setting: SandboxSetting = "off"
+
+    place: Place
+    commit: str
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.place = Place(cls, cls.setting)
+        cls.commit = cls.place.origin.commit("One file", {"app.py": "x = 1\n"})
+
+    def setUp(self) -> None:
+        self.checkout = self.place.check_out(self.commit)
+        self.sandbox = self.place.open(self.checkout)
+
+    def run_script(self, script: str, *arguments: str) -> str:
+        ended = run_python(self.sandbox, textwrap.dedent(script), *arguments)
+        self.assertEqual(0, ended.status, ended.output)
+        return ended.output.rstrip("\n")
+
+    def start(
+        self, script: str, *arguments: str, output: int | None = None
+    ) -> sandbox_module.SandboxedProcess:
+        with tempfile.TemporaryFile() as unread:
+            process = start_python(
+                self.sandbox,
+                textwrap.dedent(script),
+                *arguments,
+                stdout=unread.fileno() if output is None else output,
+            )
+        self.addCleanup(process.kill)
+        return process
+
+    def start_and_wait_for_line(self, script: str, *arguments: str) -> sandbox_module.SandboxedProcess:
+        """Start a script and return when it has printed something."""
+        reader, writer = os.pipe()
+        process = self.start(script, *arguments, output=writer)
+        os.close(writer)
+        with os.fdopen(reader) as lines:
+            self.assertNotEqual("", lines.readline())
+        return process
+
+    def test_the_program_starts_in_the_checkout(self) -> None:
+        self.assertEqual(
+            f"{self.sandbox.checkout} ['.git', 'app.py']",
+            self.run_script("import os; print(os.getcwd(), sorted(os.listdir()))"),
+        )
+
+    def test_the_checkout_is_writable_and_its_files_belong_to_the_program(self) -> None:
+        self.run_script(
+            """
+            import os, pathlib
+            assert pathlib.Path("app.py").stat().st_uid == os.getuid()
+            pathlib.Path("app.py").write_text("x = 2")
+            pathlib.Path("new").mkdir()
+            """
+        )
+        path = self.place.slot.path / "checkouts" / "team"
+        self.assertEqual("x = 2", (path / "app.py").read_text())
+        self.assertTrue((path / "new").is_dir())
+
+    def test_the_exit_status_is_the_programs(self) -> None:
+        for code, expected in (("sys.exit(0)", 0), ("sys.exit(7)", 7), ("os.kill(os.getpid(), 9)", -9)):
+            ended = run_python(self.sandbox, f"import os, sys; {code}")
+            self.assertEqual(expected, ended.status, ended.output)
+        self.assertEqual(-11, run_python(self.sandbox, "import os; os.kill(os.getpid(), 11)").status)
+
+    def test_poll_says_none_while_the_program_runs(self) -> None:
+        process = self.start("import time; time.sleep(60)")
+        self.assertIsNone(process.poll())
+        self.assertIsNone(process.wait(0.01))
+        process.kill()
+        self.assertEqual(-9, process.poll())
+
+    def test_nothing_of_our_environment_is_inherited(self) -> None:
+        os.environ["CIAPP_DATABASE_URL"] = "postgresql://user:secret@db"
+        self.addCleanup(os.environ.pop, "CIAPP_DATABASE_URL")
+        with tempfile.TemporaryFile() as output:
+            process = start_python(
+                self.sandbox,
+                "import json, os; print(json.dumps(dict(os.environ)))",
+                stdout=output.fileno(),
+                environment={"A": "b=c\nd"},
+            )
+            wait_for_end(process)
+            output.seek(0)
+            found = json.loads(output.read())
+        found.pop("PWD", None)
+        self.assertEqual("b=c\nd", found.pop("A"))
+        self.assertEqual({"PATH", "HOME", "TMPDIR", "LANG", "USER", "LOGNAME", "CI", "CIAPP"}, set(found))
+
+    def test_home_and_tmpdir_are_writable_and_new_for_each_program(self) -> None:
+        script = """
+            import os, pathlib
+            for folder in (os.environ["HOME"], os.environ["TMPDIR"]):
+                assert os.listdir(folder) == [], os.listdir(folder)
+                pathlib.Path(folder, "left").write_text("over")
+            """
+        self.run_script(script)
+        self.run_script(script)
+
+    def test_descriptors_are_handed_over_under_their_numbers_and_no_others(self) -> None:
+        reader, writer = os.pipe()
+        unrelated, unrelated_end = os.pipe()
+        os.set_inheritable(unrelated, True)
+        script = """
+            import os, sys
+            os.write(int(sys.argv[1]), b"event")
+            def is_open(number):
+                try:
+                    os.fstat(number)
+                except OSError:
+                    return False
+                return True
+            print([number for number in range(200) if is_open(number)])
+            """
+        with tempfile.TemporaryFile() as output:
+            process = start_python(
+                self.sandbox,
+                textwrap.dedent(script),
+                str(writer),
+                stdout=output.fileno(),
+                pass_fds=[writer],
+            )
+            os.close(writer)
+            wait_for_end(process)
+            output.seek(0)
+            shown = json.loads(output.read())
+        self.assertEqual(b"event", os.read(reader, 100))
+        self.assertEqual(b"", os.read(reader, 100), "somebody still holds the other end")
+        self.assertEqual([0, 1, 2, writer], shown)
+        for descriptor in (reader, unrelated, unrelated_end):
+            os.close(descriptor)
+
+    def test_standard_input_is_empty(self) -> None:
+        self.assertEqual("''", self.run_script("import sys; print(repr(sys.stdin.read()))"))
+
+    def test_signals_that_the_worker_ignores_have_their_default_effect(self) -> None:
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGINT, previous)
+        ignored = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+        self.assertEqual("True", self.run_script(ignored))
+        self.assertIs(signal.SIG_IGN, signal.getsignal(signal.SIGINT))
+
+    def test_a_signal_reaches_the_program_and_not_what_it_started(self) -> None:
+        process = self.start_and_wait_for_line(
+            """
+            import signal, subprocess, sys
+            child = subprocess.Popen(["sleep", "60"])
+            def on_signal(*_):
+                sys.exit(5 if child.poll() is None else 6)
+            signal.signal(signal.SIGUSR1, on_signal)
+            print("ready", flush=True)
+            signal.pause()
+            """
+        )
+        process.signal(signal.SIGUSR1)
+        self.assertEqual(5, process.wait(20))
+        process.signal(signal.SIGUSR1)
+
+    def test_what_the_program_started_ends_with_it(self) -> None:
+        mark = f"daemon-{uuid.uuid4()}"
+        self.run_script(
+            """
+            import os, subprocess, sys
+            for _ in range(3):
+                subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)", sys.argv[1]],
+                    start_new_session=True)
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    os.execvp("sh", ["sh", "-c", "sleep 300; echo $0", sys.argv[1]])
+            """,
+            mark,
+        )
+        self.assertEqual([], processes_with(mark))
+
+    def test_kill_returns_when_no_process_is_left(self) -> None:
+        mark = f"daemon-{uuid.uuid4()}"
+        process = self.start_and_wait_for_line(
+            """
+            import os, signal, subprocess, sys, time
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for _ in range(5):
+                subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM; sleep 300 # $0", sys.argv[1]])
+            print("ready", flush=True)
+            time.sleep(300)
+            """,
+            mark,
+        )
+        self.assertTrue(wait_until(lambda: len(processes_with(mark)) >= 5))
+        process.kill()
+        self.assertEqual([], processes_with(mark))
+
+    def test_everything_ends_when_the_process_that_started_it_is_killed(self) -> None:
+        mark = f"orphan-{uuid.uuid4()}"
+        reader, writer = os.pipe()
+        worker = os.fork()
+        if worker == 0:
+            try:
+                self.start(
+                    f"""
+                    import subprocess, time
+                    subprocess.Popen(["setsid", "sh", "-c", "echo ready; sleep 300; echo {mark}"])
+                    time.sleep(300)
+                    """,
+                    output=writer,
+                )
+                signal.pause()
+            finally:
+                os._exit(1)
+        os.close(writer)
+        with os.fdopen(reader) as lines:
+            self.assertEqual("ready\n", lines.readline())
+        self.assertGreaterEqual(len(processes_with(mark)), 2)
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        self.assertTrue(wait_until(lambda: not processes_with(mark), 2.0), processes_with(mark))
+
+    def test_a_group_kill_reaches_nobody_else(self) -> None:
+        self.assertEqual(-9, run_python(self.sandbox, "import os; os.killpg(0, 9)").status)
+
+    def test_a_process_may_not_take_more_memory_than_allowed(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(memory_mib=300))
+        self.assertIn("MemoryError", run_python(self.sandbox, "bytearray(400 << 20)").output)
+        self.assertEqual("", self.run_script("bytearray(100 << 20)"))
+
+    def test_reserving_address_space_is_no_use_of_memory(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(memory_mib=300))
+        self.run_script("import mmap; mmap.mmap(-1, 4 << 30, prot=mmap.PROT_READ)")
+
+    def test_memory_of_all_processes_together_is_a_breach(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(memory_mib=300))
+        script = """
+            import os, time
+            for _ in range(4):
+                if os.fork() == 0:
+                    held = b"x" * (100 << 20)
+                    time.sleep(60)
+            time.sleep(60)
+            """
+        ended = run_python(self.sandbox, textwrap.dedent(script))
+        self.assertRegex(ended.breach, r"^the run uses \d+ MiB of memory; 300 are allowed$")
+
+    def test_memory_that_processes_share_counts_once(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(memory_mib=300))
+        script = """
+            import os, time
+            held = b"x" * (150 << 20)
+            for _ in range(4):
+                if os.fork() == 0:
+                    time.sleep(1)
+                    os._exit(0)
+            for _ in range(4):
+                os.wait()
+            """
+        ended = run_python(self.sandbox, textwrap.dedent(script))
+        self.assertEqual((0, ""), (ended.status, ended.breach), ended.output)
+
+    def test_a_file_may_not_grow_beyond_its_limit(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(file_mib=2))
+        script = (
+            "open('big', 'wb', buffering=0).write(bytes(2 << 20)); open('big', 'ab', buffering=0).write(b'x')"
+        )
+        self.assertIn("File too large", run_python(self.sandbox, script).output)
+
+    def test_disk_that_many_files_fill_is_a_breach(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(file_mib=20, disk_mib=50))
+        script = """
+            import pathlib, time
+            for number in range(5):
+                pathlib.Path(str(number)).write_bytes(bytes(19 << 20))
+            time.sleep(60)
+            """
+        ended = run_python(self.sandbox, textwrap.dedent(script))
+        self.assertRegex(ended.breach, r"^the run uses \d+ MiB of disk; 50 are allowed$")
+
+    def test_disk_that_files_without_a_name_fill_is_a_breach(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(file_mib=20, disk_mib=50))
+        script = """
+            import os, time
+            for number in range(5):
+                file = os.open("held", os.O_CREAT | os.O_RDWR)
+                os.write(file, bytes(19 << 20))
+                os.unlink("held")
+            time.sleep(60)
+            """
+        ended = run_python(self.sandbox, textwrap.dedent(script))
+        self.assertRegex(ended.breach, r"^the run uses \d+ MiB of disk; 50 are allowed$")
+
+    def test_processor_time_is_limited(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(cpu_s=1))
+        self.assertEqual(-signal.SIGXCPU, run_python(self.sandbox, "while True: pass").status)
+
+    def test_no_core_is_dumped(self) -> None:
+        limit = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+        self.assertEqual("(0, 0)", self.run_script(limit))
+
+    def test_privileges_cannot_be_gained_back(self) -> None:
+        self.assertIn("NoNewPrivs:\t1", self.run_script("print(open('/proc/self/status').read())"))
+
+    def test_the_test_processes_are_the_first_to_go_when_memory_runs_out(self) -> None:
+        self.assertEqual("1000", self.run_script("print(open('/proc/self/oom_score_adj').read())"))
+
+    def test_a_program_that_is_not_there_is_our_failure(self) -> None:
+        with self.assertRaisesRegex(SandboxError, "/nowhere/python is needed in the sandbox"):
+            self.sandbox.start(["/nowhere/python"], environment={}, stdout=1, stderr=2)
+
+    def test_git_tells_a_program_of_its_checkout(self) -> None:
+        self.place.origin.git("tag", "-a", "-m", "One", "v1.0")
+        self.sandbox = self.place.open(self.place.commit({"more.py": ""}))
+        script = """
+            import subprocess
+            for words in ("describe --tags", "status --porcelain", "log --format=%s"):
+                print(subprocess.check_output(["git", *words.split()], text=True).strip())
+            """
+        described, status, *subjects = self.run_script(script).split("\n")
+        self.assertRegex(described, "^v1.0-1-g")
+        self.assertEqual(("", ["Change", "One file"]), (status, subjects))
+
+    def test_no_descriptor_of_ours_is_left_open(self) -> None:
+        before = open_descriptors()
+        for script in ("pass", "import os; os.abort()"):
+            run_python(self.sandbox, script)
+        self.assertEqual(before, open_descriptors())
+
+
+@unittest.skipUnless(HAS_BUBBLEWRAP, "bubblewrap does not work on this host")
+class TestBubblewrap(TestWeakLevel):
+    setting = "required"
+
+    def test_the_checkout_has_the_same_path_in_each_slot(self) -> None:
+        self.assertEqual(Path("/checkout"), self.sandbox.checkout)
+
+    def test_the_program_is_neither_root_nor_has_capabilities(self) -> None:
+        status = self.run_script("print(open('/proc/self/status').read())")
+        self.assertEqual({"0000000000000000"}, set(re.findall(r"^Cap\w+:\t(\w+)$", status, re.MULTILINE)))
+        [uids] = re.findall(r"^Uid:\t(.*)$", status, re.MULTILINE)
+        self.assertEqual({self.place.slot.identity.uid}, set(map(int, uids.split())))
+        self.assertNotIn(0, map(int, uids.split()))
+
+    def test_the_system_is_read_only(self) -> None:
+        script = """
+            import pathlib
+            for folder in ("/", "/usr/bin", "/etc", "/dev", "/var", "/run", "/objects"):
+                try:
+                    pathlib.Path(folder, "written").write_text("")
+                except OSError:
+                    continue
+                print("could write to", folder)
+            """
+        self.assertEqual("", self.run_script(script))
+
+    def test_files_of_the_host_are_out_of_sight(self) -> None:
+        script = """
+            import os, sys
+            for path in sys.argv[1:]:
+                print(path, os.path.exists(path))
+            """
+        hidden = [
+            str(self.place.state),
+            str(TREE),
+            "/etc/shadow",
+            "/var/lib",
+            "/opt",
+            "/boot",
+            "/home/nobody",
+        ]
+        shown = self.run_script(script, *hidden)
+        self.assertEqual([f"{path} False" for path in hidden], shown.split("\n"))
+
+    def test_only_its_own_processes_are_seen(self) -> None:
+        script = "import os; print(sorted(int(name) for name in os.listdir('/proc') if name.isdigit()))"
+        self.assertEqual("[1, 2]", self.run_script(script))
+
+    def test_the_first_process_tells_nothing_of_the_host(self) -> None:
+        shown = self.run_script("print(open('/proc/1/cmdline').read())")
+        self.assertNotIn(str(self.place.state), shown)
+
+    def test_users_are_named(self) -> None:
+        script = """
+            import getpass, grp, os, pwd, socket
+            me = pwd.getpwuid(os.getuid())
+            print(me.pw_name, me.pw_dir == os.path.expanduser("~"), grp.getgrgid(os.getgid()).gr_name)
+            print(pwd.getpwnam("root").pw_uid, getpass.getuser())
+            print(socket.gethostname(), socket.gethostbyname("ciapp"))
+            """
+        self.assertEqual("ciapp True ciapp\n0 ciapp\nciapp 127.0.0.1", self.run_script(script))
+
+    def test_loopback_is_up_and_leads_nowhere_else(self) -> None:
+        script = """
+            import socket
+            server = socket.create_server(("127.0.0.1", 0))
+            socket.create_connection(server.getsockname()).close()
+            print([name for _, name in socket.if_nameindex()])
+            """
+        self.assertEqual("['lo']", self.run_script(script))
+
+    def test_the_network_is_there_when_it_is_granted(self) -> None:
+        self.sandbox = self.place.open(self.checkout, network=True)
+        script = "import os; print(os.readlink('/proc/self/ns/net'))"
+        self.assertEqual(str(Path("/proc/self/ns/net").readlink()), self.run_script(script))
+
+    def test_fixed_paths_in_tmp_are_private(self) -> None:
+        left = Path("/tmp") / f"ciapp-{uuid.uuid4()}"
+        self.run_script("import sys; open(sys.argv[1], 'w')", str(left))
+        self.assertFalse(left.exists())
+
+    def test_memory_file_systems_are_limited_and_count_as_memory(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(memory_mib=64))
+        script = textwrap.dedent(
+            """
+            import pathlib
+            for folder in ("/tmp", "/dev/shm", pathlib.Path.home()):
+                big = pathlib.Path(folder, "big")
+                try:
+                    big.write_bytes(bytes(40 << 20))
+                except OSError as error:
+                    print(error.strerror)
+                big.unlink()
+            """
+        )
+        ended = run_python(self.sandbox, script)
+        self.assertEqual(["No space left on device"] * 3, ended.output.splitlines())
+        script = """
+            import pathlib, time
+            pathlib.Path("/tmp/big").write_bytes(bytes(30 << 20))
+            pathlib.Path("/dev/shm/big").write_bytes(bytes(15 << 20))
+            pathlib.Path.home().joinpath("big").write_bytes(bytes(15 << 20))
+            time.sleep(60)
+            """
+        ended = run_python(self.sandbox, textwrap.dedent(script))
+        self.assertRegex(ended.breach, "MiB of memory; 64 are allowed")
+
+    def test_processes_are_limited(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(processes=20))
+        script = """
+            import os, time
+            count = 0
+            try:
+                while True:
+                    if os.fork() == 0:
+                        time.sleep(60)
+                    count += 1
+            except BlockingIOError:
+                print(count)
+            """
+        self.assertIn(int(self.run_script(script)), range(15, 21))
+
+    def test_a_worker_that_is_killed_in_the_middle_of_a_start_has_started_nothing(self) -> None:
+        mark = f"unborn-{uuid.uuid4()}"
+
+        def die(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        worker = os.fork()
+        if worker == 0:
+            bubblewrap.BubblewrapProcess._meet_reaper = die  # type: ignore[assignment]
+            self.start(f"open({mark!r}, 'w')")
+        os.waitpid(worker, 0)
+        self.place.slot.release()
+        self.place.slot = take_slot(self.place.state)
+        self.assertTrue(wait_until(lambda: not processes_with(mark), 2.0), processes_with(mark))
+        self.assertFalse((self.place.path / mark).exists())
+
+    def test_terminals_can_be_made(self) -> None:
+        self.run_script("import pty; pty.openpty()")
+
+    def test_the_interpreters_folder_is_read_only_wherever_it_stands(self) -> None:
+        script = """
+            import os, sys
+            for folder in sys.argv[1:]:
+                assert os.listdir(folder)
+                assert not os.access(folder, os.W_OK)
+            """
+        self.run_script(script, *map(str, PYTHON.readable))
+
+    def test_a_state_folder_that_is_closed_to_others_is_no_hindrance(self) -> None:
+        self.place.state.chmod(0o700)
+        self.assertEqual("1", self.run_script("print(len(open('app.py').readlines()))"))
+
+    def test_a_setting_that_requires_it_is_met(self) -> None:
+        self.assertEqual("bubblewrap", sandbox_level("required"))
+        self.assertEqual("bubblewrap", self.sandbox.level)
+
+
+class TestLevels(unittest.TestCase):
+    def setUp(self) -> None:
+        sandbox_module._bubblewrap_complaint.cache_clear()
+        self.addCleanup(sandbox_module._bubblewrap_complaint.cache_clear)
+        self.bin = new_folder(self)
+        path = os.environ["PATH"]
+        os.environ["PATH"] = str(self.bin)
+        self.addCleanup(os.environ.__setitem__, "PATH", path)
+        bubblewrap.bubblewrap_program.cache_clear()
+        self.addCleanup(bubblewrap.bubblewrap_program.cache_clear)
+
+    def test_without_bubblewrap_limits_are_what_there_is(self) -> None:
+        level = find_level("auto")
+        self.assertEqual("limits", level.name)
+        self.assertEqual("bubblewrap is not installed; install the package `bubblewrap`", level.reason)
+        self.assertIn(level.reason, describe_level(level, self.bin))
+
+    def test_required_is_refused_with_the_reason(self) -> None:
+        with self.assertRaisesRegex(SandboxError, '^sandbox is "required" .*is not installed'):
+            sandbox_level("required")
+
+    def test_a_bubblewrap_that_fails_is_quoted(self) -> None:
+        program = self.bin / "bwrap"
+        program.write_text("#!/bin/sh\necho 'bwrap: No permissions to create a namespace' >&2\nexit 1\n")
+        program.chmod(0o755)
+        level = find_level("auto")
+        self.assertEqual(
+            ("limits", "bwrap: No permissions to create a namespace"), (level.name, level.reason)
+        )
+
+    def test_off_asks_for_no_bubblewrap(self) -> None:
+        self.assertEqual("limits", sandbox_level("off"))
+
+
+@unittest.skipUnless(ROOT, "only root can become somebody else")
+class TestOtherUsers(unittest.TestCase):
+    """The same facts for workers of other kinds, in processes of their own."""
+
+    def run_tests(self, *names: str, uid: int) -> str:
+        python = open_interpreter()
+        if python is None:
+            self.skipTest("every Python of this version is closed to other users")
+        done = subprocess.run(
+            [str(python), "-B", "-m", "unittest", "-v", *names],
+            cwd=TREE,
+            user=uid,
+            group=uid,
+            extra_groups=[],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(0, done.returncode, done.stderr)
+        return done.stderr
+
+    def test_a_worker_that_is_an_ordinary_user_has_both_levels(self) -> None:
+        said = self.run_tests(
+            "tests.test_sandbox.TestBubblewrap", "tests.test_sandbox.TestWeakLevel", uid=NOBODY
+        )
+        self.assertNotIn("skipped", said)
