@@ -16,9 +16,12 @@ from typing import Any
 
 from ciapp.results.report import Findings, Outcome, Status
 from ciapp.settings import Limits
+from ciapp.testing.environment import default_python
+from ciapp.testing.sandbox import SandboxSetting
 from ciapp.testing.supervisor import CHILD, Progress, compile_child
 from tests.support.plain_sandbox import PlainProcess, PlainSandbox
 from tests.support.samples import SAMPLES, add_sample_tests, find_pythons, run_project, run_sample
+from tests.support.sandboxes import Place
 from tests.test_child import OUTCOMES
 
 SURVIVED = (
@@ -251,6 +254,37 @@ class TestLikeUnittest(unittest.TestCase):
         self.assertEqual(
             "<built-in function default_int_handler>", json.loads(findings.tests[0].stdout)["SIGINT"]
         )
+
+
+class TestInSandboxes(unittest.TestCase):
+    def test_crashes_and_hangs_are_told_apart_at_both_levels(self) -> None:
+        files = {"tests/test_app.py": "import unittest\nclass TestApp(unittest.TestCase):\n"}
+        files["tests/test_app.py"] += "    def test_1(self): import os; print('hello'); os.abort()\n"
+        files["tests/test_app.py"] += "    def test_2(self): import time; time.sleep(100)\n"
+        files["tests/test_app.py"] += "    def test_3(self): pass\n"
+        settings: tuple[SandboxSetting, ...] = ("off", "auto")
+        for setting in settings:
+            with self.subTest(setting=setting):
+                place = Place(self, setting)
+                sandbox = place.open(place.commit(files))
+                python = default_python()
+
+                findings = run_project(
+                    sandbox.checkout,
+                    python.python,
+                    sandbox=sandbox,
+                    readable=python.readable,
+                    limits=Limits(test_s=0.5),
+                )
+
+                said = [(test.outcome.value, test.message) for test in findings.tests]
+                self.assertEqual(("crashed", "the process was ended by SIGABRT"), said[0])
+                self.assertEqual(("timed-out", "took longer than the limit of 0.5 s"), said[1])
+                self.assertEqual(("passed", ""), said[2])
+                self.assertIn("Fatal Python error: Aborted", findings.tests[0].traceback)
+                self.assertIn("in test_2", findings.tests[1].traceback)
+                self.assertEqual("hello\n", findings.tests[0].stdout)
+                self.assertEqual(sandbox.level, findings.sandbox)
 
 
 class TestByteCode(unittest.TestCase):
