@@ -9,9 +9,11 @@ everything by which Celery would run a task again on its own is off, and redeliv
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.platforms import SecurityWarning
 from kombu.entity import Exchange, Queue
 
 from ciapp import mends, transport
@@ -85,6 +87,8 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
+# Celery warns of workers that run as root because of pickles, which nothing here accepts.
+warnings.simplefilter("ignore", SecurityWarning)
 transport.register()
 mends.apply()
 settings = load_settings()

@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import click
@@ -26,6 +25,7 @@ from ciapp.outlets.junit import to_junit
 from ciapp.outlets.terminal import escape_line
 from ciapp.outlets.text import render_log_line, render_report
 from ciapp.results.history import commit_log, runs_of
+from ciapp.results.outcomes import latest_runs, past_tests
 from ciapp.results.pushes import find_repository, list_repositories
 from ciapp.results.queue import count_queue
 from ciapp.results.report import to_json_types
@@ -33,9 +33,11 @@ from ciapp.results.runs import Run, cancel_run, find_runs, rerun, running_runs
 from ciapp.results.store import report_on
 from ciapp.results.workers import list_workers
 from ciapp.show import (
+    history_document,
     log_document,
     log_lines,
     progress_text,
+    render_history,
     render_status,
     run_line,
     status_document,
@@ -137,12 +139,8 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 def worker(context: Context, arguments: tuple[str, ...]) -> None:
     """Test commits: a Celery worker, with Celery's own options."""
     context.ledger().close()
-    from celery.platforms import SecurityWarning
-
     from ciapp.celery import app
 
-    # Celery warns of root because of pickles, which nothing here accepts.
-    warnings.simplefilter("ignore", SecurityWarning)
     options = ["--loglevel=info", "--without-mingle", "--without-gossip"]
     app.start(["--quiet", "worker", *options, *arguments])
 
@@ -177,6 +175,29 @@ def log(context: Context, repo: str, rev: str, limit: int, as_json: bool) -> Non
     for commit in commits:
         for line in log_lines(commit):
             click.echo(render_log_line(line, width=width, color=sys.stdout.isatty()))
+
+
+@cli.command()
+@REPO
+@click.argument("test")
+@click.option("--rev", metavar="REV", help="Runs of the commits from REV back, not the latest of all.")
+@click.option("-n", "--limit", default=50, show_default=True, type=click.IntRange(1))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@pass_context
+def history(context: Context, repo: str, test: str, rev: str | None, limit: int, as_json: bool) -> None:
+    """What became of TEST, an id or a part of one, in the last runs."""
+    database = context.ledger()
+    repository = find_repository(database, repo)
+    if rev is None:
+        runs = latest_runs(database, repository.id, limit)
+    else:
+        commits = commit_log(database, repository, rev, context.settings.host_name, limit)
+        runs = [run for commit in commits for run in commit.runs]
+    tests = past_tests(database, runs, test)
+    if as_json:
+        click.echo(json.dumps(history_document(repo, tests), indent=2))
+    else:
+        click.echo(render_history(tests, len(runs)))
 
 
 @cli.command()
