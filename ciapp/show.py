@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,9 +12,10 @@ import msgspec
 
 from ciapp.errors import NoSuchRunError
 from ciapp.outlets.terminal import escape_line, format_duration
-from ciapp.outlets.text import LogLine
+from ciapp.outlets.text import LETTERS, LogLine
 from ciapp.results.database import Database
 from ciapp.results.history import LoggedCommit
+from ciapp.results.outcomes import PastTest
 from ciapp.results.pushes import DEFERRED, KnownRepository
 from ciapp.results.queue import QueueCounts
 from ciapp.results.report import SCHEMA, State
@@ -24,10 +25,14 @@ from ciapp.results.workers import Worker
 LOOK_EVERY_S = 0.1
 
 
-def progress_text(run: Run) -> str:
-    """Where an unfinished run is: "queued", "running 34/120, 1 failed"."""
+def progress_text(run: Run, refs: Mapping[str, str] | None = None) -> str:
+    """Where an unfinished run is: "queued", "running 34/120, 1 failed".
+
+    `refs` are the last seen values of the repository's refs: what a deferred run waits behind.
+    """
     if run.state is State.QUEUED:
-        words = "deferred behind a newer push" if run.priority == DEFERRED else "queued"
+        newer = (refs or {}).get(run.ref, "")[:12] or "a newer push"
+        words = f"deferred behind {newer}" if run.priority == DEFERRED else "queued"
         return f"{words}, after a lost attempt: {run.reason}" if run.reason else words
     if not run.tests_known:
         return "running"
@@ -35,11 +40,11 @@ def progress_text(run: Run) -> str:
     return f"running {run.tests_done}/{run.tests_known}{failed}"
 
 
-def run_line(run: Run) -> LogLine:
-    """A run as one line of `ciapp log`."""
+def run_line(run: Run, refs: Mapping[str, str] | None = None) -> LogLine:
+    """A run as one line of `ciapp log`; `refs` as for `progress_text`."""
     notes = [] if run.environment == "default" else [run.environment]
     if run.state is not State.FINISHED:
-        notes.append(progress_text(run))
+        notes.append(progress_text(run, refs))
     elif run.attempt > 1:
         notes.append(f"attempt {run.attempt}")
     return LogLine(
@@ -53,10 +58,10 @@ def run_line(run: Run) -> LogLine:
     )
 
 
-def log_lines(commit: LoggedCommit) -> list[LogLine]:
-    """A commit as lines of `ciapp log`, one for each of its runs, at least one."""
+def log_lines(commit: LoggedCommit, refs: Mapping[str, str] | None = None) -> list[LogLine]:
+    """A commit as lines of `ciapp log`, one for each of its runs, at least one; `refs` as above."""
     if commit.runs:
-        return [run_line(run) for run in commit.runs]
+        return [run_line(run, refs) for run in commit.runs]
     return [
         LogLine(
             commit=commit.commit,
@@ -85,6 +90,31 @@ def log_document(repo: str, commits: Sequence[LoggedCommit]) -> dict[str, Any]:
             for commit in commits
         ],
     }
+
+
+def history_document(repo: str, tests: Sequence[PastTest]) -> dict[str, Any]:
+    """`ciapp history --json`."""
+    return {"schema": SCHEMA, "repo": repo, "tests": [msgspec.to_builtins(test) for test in tests]}
+
+
+def render_history(tests: Sequence[PastTest], runs: int) -> str:
+    """`ciapp history` for people: of one test a line per run, of several a line per test; newest first."""
+    if not tests:
+        lines = [f"no test with that in its id in {runs} runs"]
+    elif len(tests) == 1:
+        [test] = tests
+        lines = [f"{test.id}: not good in {test.bad} of {len(test.outcomes)} runs"]
+        for one in test.outcomes:
+            took = format_duration(one.duration_s) if one.duration_s is not None else ""
+            said = f" ({one.message})" if one.message else ""
+            lines.append(f"{one.outcome:18} {one.commit[:12]} {took:>8}  {one.subject}{said}")
+    else:
+        worst_first = sorted(tests, key=lambda test: (-test.bad, test.id, test.ordinal))
+        lines = [f"{len(tests)} tests, the newest of {runs} runs first"]
+        lines += [
+            f"{''.join(LETTERS[one.outcome] for one in test.outcomes)} {test.id}" for test in worst_first
+        ]
+    return "\n".join(escape_line(line) for line in lines)
 
 
 def status_document(
