@@ -39,17 +39,17 @@ class QoS(virtual.QoS):
     """What a channel was given and has not settled."""
 
     def ack(self, delivery_tag: str) -> None:
-        """Settle a message; the place it leaves may be filled at once."""
+        """Be done with a message."""
         super().ack(delivery_tag)
-        self.channel.owner.settle(delivery_tag)
-        self.channel.owner.wake()
+        self.channel.settle(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Give a message back, or be done with it."""
-        super().reject(delivery_tag, requeue)
-        if not requeue:
-            self.channel.owner.settle(delivery_tag)
-        self.channel.owner.wake()
+        super().ack(delivery_tag)
+        if requeue:
+            self.channel.give_back(delivery_tag)
+        else:
+            self.channel.settle(delivery_tag)
 
 
 class Channel(filesystem.Channel):
@@ -68,6 +68,17 @@ class Channel(filesystem.Channel):
         """Who holds what the connection took."""
         owner: Owner = self.connection.owner
         return owner
+
+    def settle(self, delivery_tag: str) -> None:
+        """Be done with a message; nothing when the connection that took it is closed: it was given back."""
+        if self.connection is not None:
+            self.owner.settle(delivery_tag)
+            self.owner.wake()  # its place may be filled
+
+    def give_back(self, delivery_tag: str) -> None:
+        """Put a message back on its queue; nothing when its connection is closed, as for `settle`."""
+        if self.connection is not None:
+            self.owner.give_back(delivery_tag)
 
     def basic_consume(
         self, queue: str, no_ack: bool, callback: Callable[[Any], Any], consumer_tag: str, **options: Any
@@ -170,7 +181,7 @@ class Channel(filesystem.Channel):
         return payload
 
     def _restore(self, message: Any) -> None:
-        self.owner.give_back(message.delivery_tag)
+        self.give_back(message.delivery_tag)
 
     def _size(self, queue: str) -> int:
         return self.broker.size(queue)

@@ -80,6 +80,21 @@ class TestChannel(unittest.TestCase):
         self.assertEqual("b", queue.get(timeout=5).payload)
         self.assertEqual(0, len(queue))
 
+    def test_settling_after_the_connection_closed_does_nothing(self) -> None:
+        reader, other = self.connect(), self.connect()
+        queue = reader.SimpleQueue("runs")
+        messages = []
+        for run in ("a", "b", "c"):
+            queue.put(run)
+            messages.append(queue.get(timeout=5))
+        reader.release()
+
+        messages[0].ack()
+        messages[1].reject()
+        messages[2].requeue()
+
+        self.assertEqual(3, len(other.SimpleQueue("runs")))
+
     def test_no_more_is_delivered_than_prefetched(self) -> None:
         connection = self.connect()
         queue = connection.SimpleQueue("runs")
@@ -238,9 +253,13 @@ class TestWorker(unittest.TestCase):
     def test_a_worker_outlives_the_loss_of_its_folder(self) -> None:
         worker = self.place.start_worker("a")
         broker = self.place.folder / "broker"
+        self.place.send("hold", "running")
+        self.place.wait_for("begin", "running")
 
         os.rename(broker, self.place.folder / "gone")  # noqa: PTH104 - a move, as an administrator's
         wait_until(lambda: "was removed under us" in worker.said(), "the worker to see it")
+        self.place.raise_flag("running")
+        self.place.wait_for("end", "running")
         self.place.send("tell", "x")
 
         self.place.wait_for("told", "x")

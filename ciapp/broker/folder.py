@@ -11,25 +11,20 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 import secrets
 import shutil
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
-from urllib.parse import quote, unquote
 
+from ciapp.broker.names import MESSAGE, new_message, put_at_ns, quoted, returned_message, unquoted
 from ciapp.errors import BrokerError
 
 logger = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 1.0
 STALE_PART_S = 60.0  #: a message that was not whole after this time belongs to a writer that was killed
-MESSAGE = re.compile(r"\d-\d{20}-[0-9a-f]{12}\.\d+")
-HIGHEST_PRIORITY = 9
 
 Binding = tuple[str, str, str]  #: routing key, pattern that matches it, queue
 
@@ -79,8 +74,7 @@ class BrokerFolder:
 
         A durable one is on the disk when this returns. Raises BrokerError, and then nothing is left of it.
         """
-        urgency = HIGHEST_PRIORITY - min(max(priority, 0), HIGHEST_PRIORITY)
-        name = f"{urgency}-{_clock.now_ns():020d}-{secrets.token_hex(6)}.0"
+        name = new_message(priority)
         part = self.parts / name
         with self.errors_told():
             try:
@@ -148,7 +142,7 @@ class BrokerFolder:
         """The bindings of an exchange."""
         found = []
         for name in sorted(_names(self.exchanges / quoted(exchange))):
-            parts = [unquote(part) for part in name.split("!")]
+            parts = [unquoted(part) for part in name.split("!")]
             if len(parts) == 3:
                 found.append((parts[0], parts[1], parts[2]))
             else:
@@ -167,13 +161,12 @@ class BrokerFolder:
     def give_back(self, holder: Path, tag: str) -> None:
         """Put a message that an owner holds back on its queue, in its old place."""
         message, _, queue = tag.partition("!")
-        name, _, returned = message.rpartition(".")
         try:
-            (holder / tag).rename(self.queues / queue / f"{name}.{int(returned) + 1}")
+            (holder / tag).rename(self.queues / queue / returned_message(message))
         except FileNotFoundError:
             (holder / tag).unlink(missing_ok=True)  # its queue was deleted meanwhile
         else:
-            self.wake(unquote(queue))
+            self.wake(unquoted(queue))
 
     def sweep(self) -> None:
         """Put back what dead owners held; drop their queues, and what is too old. Once a second at most."""
@@ -201,6 +194,8 @@ class BrokerFolder:
             if owner.exists():
                 self.put_aside(owner, "an owner has a lock")
             return
+        except PermissionError:
+            return  # another user's, root's perhaps: nobody here can tell whether it lives
         except OSError:
             self.put_aside(owner, "an owner has a lock")
             return
@@ -218,7 +213,7 @@ class BrokerFolder:
                 self.give_back(owner, name)
         for name in _names(owner):
             if name.startswith("=") and not self._is_kept_elsewhere(name, owner):
-                self.delete_queue(unquote(name[1:]))
+                self.delete_queue(unquoted(name[1:]))
         for queue in _names(self.waiting):
             (self.waiting / queue / owner.name).unlink(missing_ok=True)
         for name in _names(owner):
@@ -240,9 +235,9 @@ class BrokerFolder:
             lifetime = mark.read_text()
             if not lifetime.isdigit():
                 return
-            queue = unquote(mark.name[1:])
+            queue = unquoted(mark.name[1:])
             oldest_ns = time.time_ns() - int(lifetime) * 1_000_000
-            old = [name for name in self.messages(queue) if int(name.split("-")[1]) < oldest_ns]
+            old = [name for name in self.messages(queue) if put_at_ns(name) < oldest_ns]
             if dropped := self._drop(queue, old):
                 logger.warning("old messages dropped", extra={"queue": queue, "messages": dropped})
 
@@ -256,34 +251,6 @@ class BrokerFolder:
 
     def _queue(self, queue: str) -> Path:
         return self.queues / quoted(queue)
-
-
-class _Clock:
-    """Time in nanoseconds that never repeats and never goes back within this process."""
-
-    def __init__(self) -> None:
-        self._last_ns = 0
-        self._lock = threading.Lock()
-        os.register_at_fork(after_in_child=self._renew_lock)
-
-    def now_ns(self) -> int:
-        """Wall-clock time: what was put before a reboot is older than what was put after it."""
-        with self._lock:
-            self._last_ns = max(self._last_ns + 1, time.time_ns())
-            return self._last_ns
-
-    def _renew_lock(self) -> None:
-        self._lock = threading.Lock()  # another thread may have held it when we were forked
-
-
-_clock = _Clock()
-
-
-@lru_cache(maxsize=1024)
-def quoted(name: str) -> str:
-    """A name as one file name; never hidden, never `..`, without `!`."""
-    text = quote(name, safe="@,")
-    return "%2E" + text[1:] if text.startswith(".") else text
 
 
 def wake_fifo(path: Path) -> None:

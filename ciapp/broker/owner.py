@@ -16,10 +16,11 @@ import select
 import socket
 import stat
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from ciapp.broker.folder import BrokerFolder, quoted, wake_fifo
+from ciapp.broker.folder import BrokerFolder, wake_fifo
+from ciapp.broker.names import quoted, times_returned
 from ciapp.errors import BrokerError
 
 SIZE_LIMIT = 256 * 2**20  #: bytes; whatever is larger was not put there by us
@@ -41,16 +42,19 @@ class Owner:
         self._folder = folder
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}"
         self.path = folder.owners / quoted(name)
-        with folder.errors_told():
+        with folder.errors_told(), ExitStack() as undo:
             # Made aside and locked before it is seen: a sweep would take it for a dead owner's.
             made = folder.parts / f"owner-{name}"
             made.mkdir()
             self._lock = os.open(made / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            undo.callback(os.close, self._lock)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             os.mkfifo(made / "wake", 0o600)
             # Open for writing too: without a writer, a FIFO is always ready and tells its end.
             self._wake = os.open(made / "wake", os.O_RDWR | os.O_NONBLOCK)
+            undo.callback(os.close, self._wake)
             made.rename(self.path)
+            undo.pop_all()
         self.is_open = True
         _open_owners.add(self)
 
@@ -86,7 +90,7 @@ class Owner:
                 raise
             content = self._read(tag)
             if content is not None:
-                return Message(tag=tag, content=content, returned=int(name.rpartition(".")[2]))
+                return Message(tag=tag, content=content, returned=times_returned(name))
         if seen:
             self.check()
         return None
