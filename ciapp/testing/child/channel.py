@@ -27,6 +27,8 @@ MARK = "\x1e"
 
 def clean(text: str) -> str:
     """What any database takes for text: NUL and lone surrogates become the text of their escapes."""
+    if text.isascii() and "\0" not in text:
+        return text
     if not text.isascii():
         text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text.replace("\0", "\\x00")

@@ -59,6 +59,7 @@ class Manifest:
         self._scopes: dict[str, list[int]] = {}
         self._by_name: dict[str, list[int]] | None = None
         seen: dict[str, int] = {}
+        scopes_of: dict[type, tuple[list[int], ...]] = {}
         for test in _leaves(suite):
             name = name_of(test)
             ordinal = seen.get(name, 0)
@@ -67,9 +68,8 @@ class Manifest:
             self.ids.append(name)
             if (name, ordinal) not in done and (only is None or (name, ordinal) in only):
                 self._hold(test, index)
-                cls = type(test)
-                self._scopes.setdefault(strclass(cls), []).append(index)
-                self._scopes.setdefault(cls.__module__, []).append(index)
+                for scope in scopes_of.get(type(test)) or self._scopes_of(type(test), scopes_of):
+                    scope.append(index)
         self._listed = len(self.ids)
 
     def emit(self, channel: Channel, unloaded: list[str]) -> None:
@@ -122,6 +122,11 @@ class Manifest:
             indexes.remove(index)
             if not indexes:
                 del self._waiting[id(test)]
+
+    def _scopes_of(self, cls: type, known: dict[type, tuple[list[int], ...]]) -> tuple[list[int], ...]:
+        """The lists of the tests of a class and of its module."""
+        known[cls] = tuple(self._scopes.setdefault(name, []) for name in (strclass(cls), cls.__module__))
+        return known[cls]
 
     def _hold(self, test: Any, index: int) -> None:
         self._held[index] = test
