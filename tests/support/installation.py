@@ -188,7 +188,14 @@ class Installation:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        shutil.rmtree(self.folder)
+        # A dispatcher that a hook started for a moment may still be at work here.
+        eventually(self._is_deleted, f"{self.folder} is deleted")
+
+
+    def _is_deleted(self) -> bool:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.folder)
+        return not self.folder.exists()
 
 
 class Embedded:
