@@ -61,6 +61,7 @@ class RepositorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     clone_url: str = ""  #: where workers fetch from; empty: the path that the hook was installed in
     network: bool = False  #: whether its tests may reach beyond loopback
     refs: dict[str, RefPolicy] = {}  #: ref pattern → policy; the first match wins, DEFAULT_REFS come last
+    supersede: list[str] = []  #: ref patterns; a newer push puts off what older ones to the same ref brought
     project: dict[str, Any] = {}  #: defaults for what a commit's own .ciapp.toml leaves out
 
 
@@ -135,6 +136,10 @@ def load_settings(config: Path | None = None, environ: Mapping[str, str] | None 
             settings = _with_variable(settings, variable, environ[variable])
     _check(settings, str(file or "the environment"))
     return settings
+
+    def supersedes(self, name: str, ref: str) -> bool:
+        """Whether a push to `ref` of repository `name` puts off what earlier pushes to it brought."""
+        return any(fnmatch.fnmatchcase(ref, pattern) for pattern in self.for_repository(name).supersede)
 
 
 def settings_file(config: Path | None = None) -> Path | None:

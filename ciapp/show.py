@@ -70,7 +70,7 @@ def log_lines(commit: LoggedCommit, refs: Mapping[str, str] | None = None) -> li
             counts={},
             duration_s=None,
             subject=commit.subject,
-            note="not tested",
+            note="purged" if commit.is_purged else "not tested",
         )
     ]
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ciapp.errors import BrokerError, GitError, LedgerError
 from ciapp.git import Repository
-from ciapp.intake.pins import unpin
+from ciapp.intake.pins import drop_pins
 from ciapp.intake.presence import Presence
 from ciapp.intake.push import RefUpdate, changed_refs
 from ciapp.intake.recording import Change, policy_of, record_change
@@ -72,18 +72,23 @@ class Dispatcher:
         self._retain_at = 0.0
 
     def run(self, presence: Presence, should_stop: Callable[[], bool]) -> None:
-        """Step until told to stop; what cannot be reached is tried again, and said."""
+        """Step until told to stop; what cannot be reached is tried again, and said once."""
+        away = ""
         while not should_stop():
             try:
                 self.announce(presence)
                 pause_s = BUSY_S if self.step() else IDLE_S
-            except LedgerError as error:
-                logger.warning("ledger away", extra={"error": str(error)})
-                # Nobody could beat meanwhile: everyone gets a whole lease once it is back.
-                self._beats.clear()
-                pause_s = TROUBLE_S
-            except BrokerError as error:
-                logger.warning("broker away", extra={"error": str(error)})
+                if away:
+                    logger.info(f"{away} back")
+                away = ""
+            except (LedgerError, BrokerError) as error:
+                service = "ledger" if isinstance(error, LedgerError) else "broker"
+                if service == "ledger":
+                    # Nobody could beat meanwhile: everyone gets a whole lease once it is back.
+                    self._beats.clear()
+                if service != away:
+                    logger.warning(f"{service} away", extra={"error": str(error)})
+                away = service
                 pause_s = TROUBLE_S
             presence.wait(pause_s)
 
@@ -100,7 +105,9 @@ class Dispatcher:
                 self.reconcile(repository)
                 self.unpin(repository)
                 self._trouble.pop(repository.id, None)
-            except (GitError, OSError) as error:
+            except (GitError, OSError, LedgerError) as error:
+                # Raises when the ledger itself is away, not just unwilling to take what this one brings.
+                self._database.revision()
                 self._say_trouble(repository, str(error))
         self.take_back()
         self.retain()
@@ -160,7 +167,7 @@ class Dispatcher:
             return
         git = Repository(Path(repository.git_dir))
         for record in settled.values():
-            unpin(git, record)
+            drop_pins(git, record)
         mark_unpinned(self._database, list(settled))
 
     def take_back(self) -> None:
@@ -214,4 +221,4 @@ class Dispatcher:
         """Say what is wrong with a repository once, not at every step."""
         if self._trouble.get(repository.id) != error:
             self._trouble[repository.id] = error
-            logger.error("repository cannot be read", extra={"repo": repository.name, "error": error})
+            logger.error("repository cannot be served", extra={"repo": repository.name, "error": error})

@@ -10,9 +10,11 @@ from pathlib import Path
 from ciapp.errors import GitError, UsageError
 from ciapp.git import Repository, find_git_dir
 from ciapp.intake.hook import install_hook
+from ciapp.intake.pins import pin
 from ciapp.intake.push import RefUpdate, new_commits, tips
+from ciapp.intake.recording import policy_of, record_and_tell
 from ciapp.results.database import Database
-from ciapp.results.pushes import NewPush, Recorded, record_push, register_repository
+from ciapp.results.pushes import KnownRepository, NewPush, Recorded, register_repository
 from ciapp.settings import Settings, settings_file
 
 COMMAND = (sys.executable, "-m", "ciapp.cli")
@@ -41,19 +43,25 @@ def install_and_register(
         config=settings_file(),
         state_dir=settings.state_path,
     )
-    refs = {ref: value for ref, value in git.refs().items() if _is_tested(settings, installed.name, ref)}
+    refs = {
+        ref: value for ref, value in git.refs().items() if policy_of(settings, installed.name, ref) != "off"
+    }
     repository = register_repository(
         database, name=installed.name, host=settings.host_name, git_dir=str(git_dir), refs=refs
     )
     lines = [f"hook installed in {git_dir}; pushes to it are tested as {installed.name}"]
     if test_tips or since:
-        added = _queue_past(database, repository.id, git, refs, since)
+        added = _queue_past(database, repository, git, refs, since)
         lines.append(f"{added.runs} of its commits are queued")
     return lines
 
 
 def _queue_past(
-    database: Database, repository_id: int, git: Repository, refs: Mapping[str, str], since: str | None
+    database: Database,
+    repository: KnownRepository,
+    git: Repository,
+    refs: Mapping[str, str],
+    since: str | None,
 ) -> Recorded:
     """Record what is there as if it were pushed now: the tips alone, or all since a commit."""
     null_id = "0" * len(next(iter(refs.values()), "0" * 40))
@@ -69,11 +77,8 @@ def _queue_past(
     push = NewPush(
         record=f"install-{now:%Y%m%dT%H%M%S.%f}", received_at=now, refs=refs, tips=named, tested=tested
     )
-    return record_push(database, repository_id, push, new_commits(git, updates, seen))
-
-
-def _is_tested(settings: Settings, name: str, ref: str) -> bool:
-    return settings.ref_policy(name, ref) != "off"
+    pin(git, push.record, named)
+    return record_and_tell(database, repository, push, new_commits(git, updates, seen))
 
 
 def _resolve(git: Repository, path: Path, revision: str) -> str:

@@ -103,7 +103,7 @@ def _read_record(path: Path) -> tuple[int, SpoolRecord]:
         if facts.st_size > SIZE_LIMIT:
             raise _NoRecordError(f"it has {facts.st_size} bytes, a record has at most {SIZE_LIMIT}")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(SIZE_LIMIT)
+            content = file.read(facts.st_size)
     finally:
         os.close(descriptor)
     return facts.st_mtime_ns, _parse_record(path, content.decode("utf-8", "surrogateescape"))

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
 from ciapp.errors import UsageError
 from ciapp.git import NULL_IDS, Commit
@@ -43,6 +43,7 @@ class NewPush(msgspec.Struct, frozen=True, kw_only=True):
     refs: Mapping[str, str]  #: every ref it changed → its new value; a null id for a deleted ref
     tips: Mapping[str, tuple[str, ...]]  #: commit → the refs that now name it
     tested: frozenset[str] | None = None  #: of the new commits, those to test; None: all of them
+    superseding: frozenset[str] = frozenset()  #: refs of which only the newest value is urgent
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,14 +134,12 @@ def record_push(
     repository_id: int,
     push: NewPush,
     commits: Iterable[Commit],
-    *,
-    supersede: bool = False,
 ) -> Recorded:
     """Write a push with its new commits (oldest first) and their runs, all or nothing.
 
     Commits and runs that are there already stay as they are, and a commit whose run was purged gets no
-    other one. Unstarted runs that an earlier push of the
-    same ref had at its tip move back to the backlog; with `supersede`, behind everything else.
+    other one. But the order changes: unstarted runs that an earlier push of the same ref asked for move back
+    to the backlog, those of a superseding ref behind everything else; what is a tip now comes first.
     """
     refs = {stored_text(name): value for name, value in push.refs.items()}
     with database.write() as connection:
@@ -158,18 +157,8 @@ def record_push(
         ).scalar()
         if added is None:
             return Recorded(push_id=0)
+        _put_in_order(connection, repository_id, push)
         ref = next(iter(refs)) if len(refs) == 1 else ""
-        if ref:
-            connection.execute(
-                update(schema.runs)
-                .where(
-                    schema.runs.c.repository_id == repository_id,
-                    schema.runs.c.ref == ref,
-                    schema.runs.c.state == State.QUEUED,
-                    schema.runs.c.priority > (DEFERRED if supersede else BACKLOG),
-                )
-                .values(priority=DEFERRED if supersede else BACKLOG)
-            )
         new_commits = new_runs = 0
         for batch in _batches(commits):
             new_commits += _insert_commits(database, connection, repository_id, push, batch)
@@ -194,6 +183,36 @@ def mark_unpinned(database: Database, push_ids: Sequence[int]) -> None:
     """Note that the pins of these pushes are gone from the repository."""
     with database.write() as connection:
         connection.execute(update(schema.pushes).where(schema.pushes.c.id.in_(push_ids)).values(pinned=False))
+
+
+def _put_in_order(connection: Connection, repository_id: int, push: NewPush) -> None:
+    """Move runs that nobody has started: back, what a ref named before; to the front, what one names now."""
+    runs = schema.runs.c
+    unstarted = (runs.repository_id == repository_id, runs.state == State.QUEUED)
+    moved = (
+        update(schema.runs)
+        .where(*unstarted, runs.ref == bindparam("of_ref"), runs.priority > bindparam("down_to"))
+        .values(priority=bindparam("down_to"))
+    )
+    waiting = set(connection.scalars(select(runs.ref).where(*unstarted).distinct()))
+    back = [
+        {"of_ref": stored_text(ref), "down_to": DEFERRED if ref in push.superseding else BACKLOG}
+        for ref in push.refs
+        if stored_text(ref) in waiting
+    ]
+    # From now on the run belongs to the ref that will not defer it, if there is one.
+    lasting = {
+        commit: [ref for ref in refs if ref not in push.superseding] for commit, refs in push.tips.items()
+    }
+    raised = update(schema.runs).where(*unstarted, runs.commit == bindparam("tip")).values(priority=TIP)
+    front = [{"tip": commit} for commit, refs in lasting.items() if not refs]
+    adopted = [{"tip": commit, "of_ref": stored_text(refs[0])} for commit, refs in lasting.items() if refs]
+    if back:
+        connection.execute(moved, back)
+    if front:
+        connection.execute(raised, front)
+    if adopted:
+        connection.execute(raised.values(ref=bindparam("of_ref")), adopted)
 
 
 def _insert_commits(

@@ -86,8 +86,9 @@ def push(
         refs={ref: commits[-1].id},
         tips={commits[-1].id: (ref,)},
         tested=tested,
+        superseding=frozenset({ref} if supersede else ()),
     )
-    return record_push(database, repository.id, news, commits, supersede=supersede)
+    return record_push(database, repository.id, news, commits)
 
 
 def findings(status: Status = Status.PASSED) -> Findings:

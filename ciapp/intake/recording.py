@@ -1,0 +1,113 @@
+"""From ref updates to ledger rows: the tips pinned, then push, commits and runs written, all or nothing.
+
+In:  what a spool record, or the reconciliation, says that changed in a repository.
+Out: rows for what is new and to be tested, as the settings ask for each ref; pins, which come before them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from ciapp.git import Commit, Repository
+from ciapp.intake.pins import pin
+from ciapp.intake.push import RefUpdate, new_commits, tips, untestable
+from ciapp.results.database import Database
+from ciapp.results.pushes import KnownRepository, NewPush, Recorded, record_push, seen_refs
+from ciapp.settings import RefPolicy, Settings
+
+logger = logging.getLogger(__name__)
+
+SKIP_OPTION = "ci.skip"
+TELL_EVERY = 2500  #: commits of one push
+REF_LIMIT = 1000  #: bytes of a name; PostgreSQL's index refuses one of 2,700, and git allows 4,000
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed in a repository at once."""
+
+    record: str  #: its name, unique in the repository
+    received_at: datetime
+    updates: tuple[RefUpdate, ...]
+    pusher: str = ""
+    options: tuple[str, ...] = ()  #: of `git push -o`
+
+
+def policy_of(settings: Settings, repository: str, ref: str) -> RefPolicy:
+    """What the settings ask for a ref; "off" for one whose name no database would take."""
+    if len(ref.encode("utf-8", "surrogateescape")) > REF_LIMIT:
+        return "off"
+    return settings.ref_policy(repository, ref)
+
+
+def record_change(
+    settings: Settings, database: Database, repository: KnownRepository, change: Change
+) -> Recorded:
+    """Write what a change brought; recording it again changes nothing."""
+    policies = {one: policy_of(settings, repository.name, one.ref) for one in change.updates}
+    # What a ref that is off brought stays new: another ref may bring it again, to be tested.
+    updates = [one for one in change.updates if policies[one] != "off"]
+    tip_only = [one for one in updates if policies[one] == "tip"]
+    git = Repository(Path(repository.git_dir))
+    for ref, said in untestable(git, updates).items():
+        logger.info("nothing to test", extra={"repo": repository.name, "ref": ref, "reason": said})
+    seen = set(seen_refs(database, repository.id).values())
+    named = tips(git, updates)
+    pin(git, change.record, named)
+    push = NewPush(
+        record=change.record,
+        received_at=change.received_at,
+        pusher=change.pusher,
+        options=change.options,
+        refs={one.ref: one.new for one in updates},
+        tips=named,
+        tested=_tested(git, updates, tip_only, seen, change.options),
+        superseding=frozenset(one.ref for one in updates if settings.supersedes(repository.name, one.ref)),
+    )
+    return record_and_tell(database, repository, push, new_commits(git, updates, seen))
+
+
+def record_and_tell(
+    database: Database, repository: KnownRepository, push: NewPush, commits: Iterable[Commit]
+) -> Recorded:
+    """`record_push`, with its progress and its end in the log."""
+    started = time.monotonic()
+    added = record_push(database, repository.id, push, _counted(commits, repository.name))
+    fields = {
+        "repo": repository.name,
+        "refs": len(push.refs),
+        "commits": added.commits,
+        "runs": added.runs,
+        "took_s": round(time.monotonic() - started, 3),
+    }
+    logger.info("push recorded", extra=fields)
+    return added
+
+
+def _tested(
+    git: Repository,
+    updates: Sequence[RefUpdate],
+    tip_only: Sequence[RefUpdate],
+    seen: Iterable[str],
+    options: tuple[str, ...],
+) -> frozenset[str] | None:
+    """Which of the new commits are to be tested; None for all of them."""
+    if SKIP_OPTION in options:
+        return frozenset()
+    if not tip_only:
+        return None
+    whole = [one for one in updates if one not in tip_only]
+    reached = new_commits(git, whole, seen) if whole else ()
+    return frozenset(tips(git, tip_only)) | {commit.id for commit in reached}
+
+
+def _counted(commits: Iterable[Commit], repository: str) -> Iterator[Commit]:
+    for number, commit in enumerate(commits, 1):
+        yield commit
+        if number % TELL_EVERY == 0:
+            logger.info("push is being recorded", extra={"repo": repository, "commits": number})

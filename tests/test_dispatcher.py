@@ -1,0 +1,861 @@
+"""The dispatcher on real repositories, real pushes through the real hook, and a real ledger.
+
+Only the far end is not there: messages go to a list in place of a broker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import threading
+import time
+import tracemalloc
+import unittest
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from sqlalchemy import update
+
+from ciapp.errors import BrokerError, LedgerError
+from ciapp.git import Repository
+from ciapp.intake import dispatcher, recording
+from ciapp.intake.dispatcher import FEWEST_UNDER_WAY, SETTLE_S, TROUBLE_S, Dispatcher
+from ciapp.intake.presence import Presence
+from ciapp.intake.register import install_and_register
+from ciapp.intake.spool import SpoolRecord, spool_folder
+from ciapp.results import pushes, queue, schema
+from ciapp.results.database import Database
+from ciapp.results.history import commit_log
+from ciapp.results.pushes import DEFERRED, find_repository, record_push, seen_refs
+from ciapp.results.queue import count_queue
+from ciapp.results.report import State, Status
+from ciapp.results.runs import Run, beat_run, cancel_run, claim_run, find_runs, list_attempts
+from ciapp.settings import RepositorySettings, Settings
+from ciapp.show import log_lines
+from tests.support.git_repositories import ENVIRONMENT, WorkTree, git, new_bare_repository, new_folder
+from tests.support.ledgers import fresh_postgresql, fresh_sqlite
+
+RECONCILE_S = 30.0
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours catches it."""
+
+
+class DispatcherTest(unittest.TestCase):
+    """A bare repository with the hook, a work tree that pushes to it, a ledger, and a dispatcher."""
+
+    init_options: tuple[str, ...] = ()
+
+    def setUp(self) -> None:
+        logging.getLogger("ciapp").setLevel(logging.INFO)
+        self.state = new_folder(self)
+        self.settings = Settings(state_dir=str(self.state), host="here", reconcile_s=RECONCILE_S)
+        self.database = self.new_database()
+        self.database.migrate()
+        self.sent: list[tuple[str, int]] = []  #: commit and attempt of each message
+        self.time_s = 1000.0
+        self.bare = new_bare_repository(self, "team.git", *self.init_options)
+        self.tree = WorkTree(self, self.bare, *self.init_options)
+        self.presence = Presence()
+        self.addCleanup(self.presence.close)
+        self.install(self.bare)
+        self.dispatcher = self.new_dispatcher()
+
+    def new_database(self) -> Database:
+        return fresh_sqlite(self)
+
+    def new_dispatcher(self, send: Any = None) -> Dispatcher:
+        return Dispatcher(self.settings, self.database, send or self.send, lambda: self.time_s)
+
+    def install(self, path: Path, **options: Any) -> list[str]:
+        lines = install_and_register(self.settings, self.database, path, **options)
+        # A mark of a living dispatcher: pushes start none of their own.
+        self.presence.announce(path if (path / "HEAD").exists() else path / ".git")
+        return lines
+
+    def set_repository(self, **settings: Any) -> None:
+        """Settings of the repository, for a dispatcher that starts now."""
+        self.settings = Settings(
+            state_dir=str(self.state),
+            host="here",
+            reconcile_s=RECONCILE_S,
+            repository={"team": RepositorySettings(**settings)},
+        )
+        self.dispatcher = self.new_dispatcher()
+
+    def send(self, runs: Sequence[Run]) -> None:
+        self.sent += [(run.commit, run.attempt + 1) for run in runs]
+
+    def step(self) -> bool:
+        return self.dispatcher.step()
+
+    def pass_time(self, seconds: float) -> None:
+        self.time_s += seconds
+
+    def commits(self, number: int, prefix: str = "Change") -> list[str]:
+        return [self.tree.commit(f"{prefix} {each}") for each in range(number)]
+
+    def runs(self, name: str = "team") -> list[Run]:
+        with self.database.read() as connection:
+            ids = [row[0] for row in connection.exec_driver_sql('SELECT DISTINCT "commit" FROM runs')]
+        return sorted(find_runs(self.database, name, ids), key=lambda run: run.id)
+
+    def commits_with_run(self, name: str = "team") -> list[str]:
+        """Commits that have a run, in the order in which they were recorded; none has two."""
+        found = [run.commit for run in self.runs(name)]
+        self.assertEqual(len(found), len(set(found)))
+        return found
+
+    def only_run(self) -> Run:
+        [run] = self.runs()
+        return run
+
+    def finish_all(self) -> None:
+        for run in self.runs():
+            cancel_run(self.database, run.id)
+
+    def pins(self) -> list[str]:
+        """What our own refs keep."""
+        return git(self.bare, "for-each-ref", "--format=%(objectname)", "refs/ciapp").split()
+
+    def records(self) -> list[Path]:
+        return [path for path in spool_folder(self.bare).iterdir() if path.is_file()]
+
+    def lose_hook(self) -> None:
+        """Pushes leave no record from now on."""
+        (self.bare / "hooks" / "post-receive").unlink()
+
+
+class TestWhatAPushBrings(DispatcherTest):
+    def test_a_first_push_into_an_empty_repository_brings_its_whole_history(self) -> None:
+        pushed = self.commits(3)
+        self.tree.push("main")
+        self.step()
+
+        self.assertEqual(pushed, self.commits_with_run())
+        self.assertEqual([], self.records())
+        self.assertEqual(pushed[2], self.sent[0][0])
+
+    def test_branches_that_share_commits_bring_each_commit_once(self) -> None:
+        [base] = self.commits(1)
+        self.tree.git("switch", "--quiet", "-c", "one")
+        [one] = self.commits(1, "One")
+        self.tree.git("switch", "--quiet", "-c", "two", base)
+        [two] = self.commits(1, "Two")
+        self.tree.push("main", "one", "two", "two:same")
+        self.step()
+
+        self.assertEqual({base, one, two}, set(self.commits_with_run()))
+        [log] = [each for each in self.runs() if each.commit == two]
+        self.assertEqual({"refs/heads/two", "refs/heads/same"}, set(log.refs))
+
+    def test_a_commit_that_is_pushed_under_a_second_ref_is_not_tested_again(self) -> None:
+        pushed = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        self.tree.push("main:other")
+        self.step()
+
+        self.assertEqual(pushed, self.commits_with_run())
+        self.assertEqual([(pushed[0], 1)], self.sent)
+
+    def test_a_merge_brings_the_merged_commits_and_itself(self) -> None:
+        [base] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        self.tree.git("switch", "--quiet", "-c", "side")
+        side = self.commits(2, "Side")
+        self.tree.git("switch", "--quiet", "main")
+        [main] = self.commits(1, "Main")
+        self.tree.git("merge", "--quiet", "--no-ff", "--message", "Merge", "side")
+        merge = self.tree.git("rev-parse", "HEAD")
+        self.tree.push("main")
+        self.step()
+
+        self.assertEqual({base, *side, main, merge}, set(self.commits_with_run()))
+
+    def test_a_force_push_brings_what_replaces_the_old_commits(self) -> None:
+        pushed = self.commits(2)
+        self.tree.push("main")
+        self.step()
+        self.tree.git("reset", "--quiet", "--hard", pushed[0])
+        [new] = self.commits(1, "Instead")
+        self.tree.push("--force", "main")
+        self.step()
+
+        self.assertEqual([*pushed, new], self.commits_with_run())
+
+    def test_commits_between_two_quick_force_pushes_are_tested(self) -> None:
+        [base] = self.commits(1)
+        middle = self.commits(2, "Middle")
+        self.tree.push("main")
+        self.tree.git("reset", "--quiet", "--hard", base)
+        [last] = self.commits(1, "Last")
+        self.tree.push("--force", "main")
+        git(self.bare, "reflog", "expire", "--expire=now", "--all")
+        self.assertEqual(2, len(self.records()))
+        self.step()
+
+        self.assertEqual([base, *middle, last], self.commits_with_run())
+
+    def test_an_annotated_tag_brings_the_commit_it_names(self) -> None:
+        [commit] = self.commits(1)
+        self.tree.git("tag", "--annotate", "--message", "One", "v1")
+        self.tree.push("v1")
+        self.step()
+
+        self.assertEqual([commit], self.commits_with_run())
+        self.assertEqual(("refs/tags/v1",), self.only_run().refs)
+
+    def test_a_deleted_branch_brings_nothing_and_is_no_longer_seen(self) -> None:
+        [commit] = self.commits(1)
+        self.tree.push("main", "main:side")
+        self.step()
+        self.tree.push("--delete", "side")
+        self.step()
+
+        self.assertEqual([commit], self.commits_with_run())
+        self.assertEqual({"refs/heads/main": commit}, seen_refs(self.database, 1))
+
+    def test_a_tag_of_a_blob_brings_nothing_and_it_is_said(self) -> None:
+        self.commits(1)
+        blob = self.tree.git("hash-object", "-w", "--stdin", stdin="text")
+        self.tree.git("tag", "blob", blob)
+        self.tree.push("blob")
+        with self.assertLogs("ciapp", "INFO") as logged:
+            self.step()
+
+        self.assertEqual([], self.commits_with_run())
+        [said] = [record for record in logged.records if record.message == "nothing to test"]
+        self.assertEqual("refs/tags/blob names a blob, not a commit; there is nothing to test", said.reason)
+
+    def test_a_ref_that_is_neither_branch_nor_tag_is_off(self) -> None:
+        self.commits(1)
+        self.tree.push("main:refs/changes/1")
+        self.step()
+
+        self.assertEqual([], self.commits_with_run())
+
+    def test_a_name_that_no_database_takes_is_off_and_stops_nobody(self) -> None:
+        [commit] = self.commits(1)
+        long = "refs/heads/" + "/".join(os.urandom(100).hex() for _ in range(16))
+        self.tree.push(f"main:{long}", "main:side")
+        self.step()
+        self.pass_time(RECONCILE_S)
+        self.step()
+        self.pass_time(SETTLE_S)
+        self.step()
+
+        self.assertEqual([commit], self.commits_with_run())
+        self.assertEqual({"refs/heads/side": commit}, seen_refs(self.database, 1))
+
+    def test_names_and_subjects_that_are_not_utf_8_are_recorded(self) -> None:
+        self.tree.git("commit", "--quiet", "--allow-empty", "--file=-", stdin=b"caf\xe9 \x1b[31m\n")
+        self.tree.push(os.fsdecode(b"main:refs/heads/caf\xe9"))
+        self.step()
+        self.assertEqual((r"refs/heads/caf\xe9",), self.only_run().refs)
+
+        for _ in range(2):
+            self.pass_time(RECONCILE_S)
+            with self.assertNoLogs("ciapp", "WARNING"):
+                self.step()
+
+
+class TestWhatAPushBringsPostgresql(TestWhatAPushBrings):
+    def new_database(self) -> Database:
+        return fresh_postgresql(self)
+
+
+class TestSha256(DispatcherTest):
+    init_options = ("--object-format=sha256",)
+
+    def test_a_sha_256_repository_is_served_like_any_other(self) -> None:
+        pushed = self.commits(2)
+        self.tree.push("main", "main:side")
+        self.step()
+        self.assertEqual(64, len(pushed[0]))
+        self.tree.push("--delete", "side")
+        self.step()
+
+        self.assertEqual(pushed, self.commits_with_run())
+        self.assertEqual({"refs/heads/main": pushed[1]}, seen_refs(self.database, 1))
+
+
+class TestPolicy(DispatcherTest):
+    def test_a_ref_that_is_off_brings_nothing_until_another_ref_brings_it(self) -> None:
+        self.set_repository(refs={"refs/heads/wip/*": "off"})
+        pushed = self.commits(2)
+        self.tree.push("main:wip/a")
+        self.step()
+        self.assertEqual([], self.commits_with_run())
+
+        self.tree.push("main")
+        self.step()
+        self.assertEqual(pushed, self.commits_with_run())
+
+    def test_of_a_ref_that_asks_for_tips_the_tip_alone_is_tested(self) -> None:
+        self.set_repository(refs={"refs/heads/wip/*": "tip"})
+        first = self.commits(3)
+        self.tree.push("main:wip/a")
+        second = self.commits(2)
+        self.tree.push("main:wip/a")
+        self.step()
+
+        self.assertEqual([first[-1], second[-1]], self.commits_with_run())
+
+    def test_a_push_to_both_kinds_tests_all_of_the_one_and_the_tip_of_the_other(self) -> None:
+        self.set_repository(refs={"refs/heads/wip/*": "tip"})
+        main = self.commits(2)
+        self.tree.git("switch", "--quiet", "-c", "wip/a")
+        wip = self.commits(3, "Wip")
+        self.tree.push("main", "wip/a")
+        self.step()
+
+        self.assertEqual([*main, wip[-1]], self.commits_with_run())
+
+    def test_ci_skip_records_without_testing(self) -> None:
+        skipped = self.commits(2)
+        shown = self.tree.push("-o", "ci.skip", "main")
+        self.step()
+        self.assertIn("not tested, as ci.skip asks", shown)
+        self.assertEqual([], self.commits_with_run())
+
+        [tested] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        self.assertEqual([tested], self.commits_with_run())
+        repository = find_repository(self.database, "team")
+        lines = [
+            line
+            for each in commit_log(self.database, repository, "main", "here", 9)
+            for line in log_lines(each)
+        ]
+        self.assertEqual(["queued", "not tested", "not tested"], [line.note for line in lines])
+        self.assertEqual(skipped[::-1], [line.commit for line in lines[1:]])
+
+
+class TestOrder(DispatcherTest):
+    def test_the_tip_is_sent_first_then_the_backlog_from_the_oldest(self) -> None:
+        pushed = self.commits(FEWEST_UNDER_WAY + 3)
+        self.tree.push("main")
+
+        self.assertTrue(self.step())
+        self.assertEqual([pushed[-1], *pushed[: FEWEST_UNDER_WAY - 1]], [commit for commit, _ in self.sent])
+
+    def test_a_newer_tip_goes_before_an_older_backlog(self) -> None:
+        self.commits(FEWEST_UNDER_WAY + 3)
+        self.tree.push("main")
+        self.step()
+        [newer] = self.commits(1)
+        self.tree.push("main")
+        self.finish_sent()
+        self.step()
+
+        self.assertEqual(newer, self.sent[FEWEST_UNDER_WAY][0])
+
+    def test_a_newer_push_puts_off_the_commits_of_a_superseding_ref(self) -> None:
+        self.set_repository(supersede=["refs/heads/wip/*"])
+        old = self.commits(FEWEST_UNDER_WAY + 2, "Old")
+        self.tree.push("main:wip/a")
+        self.step()
+        [new] = self.commits(1, "New")
+        self.tree.push("main:wip/a")
+        [other] = self.commits(1, "Other")
+        self.tree.push("main")
+        self.finish_sent()
+        self.step()
+
+        self.assertEqual({new, other}, {commit for commit, _ in self.sent[FEWEST_UNDER_WAY:][:2]})
+        waiting = [run for run in self.runs() if run.state is State.QUEUED and run.commit in old]
+        self.assertEqual({DEFERRED}, {run.priority for run in waiting})
+        repository = find_repository(self.database, "team")
+        seen = seen_refs(self.database, repository.id)
+        [logged] = commit_log(self.database, repository, waiting[0].commit, "here", 1)
+        [line] = log_lines(logged, seen)
+        self.assertEqual(f"deferred behind {new[:12]}", line.note)
+
+        for _ in range(3):
+            self.finish_sent()
+            self.step()
+        self.assertEqual({*old, new, other}, {commit for commit, _ in self.sent})
+
+    def test_a_deferred_commit_that_a_lasting_ref_names_comes_to_the_front_and_stays(self) -> None:
+        self.set_repository(supersede=["refs/heads/wip/*"])
+        [commit] = self.commits(1)
+        self.tree.push("main:wip/a")
+        self.commits(1)
+        self.tree.push("main:wip/a", f"{commit}:refs/heads/main")
+        [later] = self.commits(1)
+        self.tree.push(f"{later}:wip/a")
+        self.dispatcher.take_in(find_repository(self.database, "team"))
+
+        [run] = [each for each in self.runs() if each.commit == commit]
+        self.assertEqual(("refs/heads/main", 2), (run.ref, run.priority))
+
+    def finish_sent(self) -> None:
+        """Workers have done what they were sent."""
+        for commit, _ in self.sent:
+            for run in find_runs(self.database, "team", [commit]):
+                cancel_run(self.database, run.id)
+
+
+class TestReconciliation(DispatcherTest):
+    def reconcile(self) -> None:
+        """Let the dispatcher find a difference, and find it again when it has settled."""
+        self.pass_time(RECONCILE_S)
+        self.step()
+        self.pass_time(SETTLE_S)
+        self.step()
+
+    def test_a_push_whose_hook_was_lost_is_found(self) -> None:
+        pushed = self.commits(2)
+        self.lose_hook()
+        self.tree.push("main")
+        self.step()
+        self.assertEqual([], self.commits_with_run(), "a push may be going on")
+        self.pass_time(SETTLE_S - 0.1)
+        self.step()
+        self.assertEqual([], self.commits_with_run(), "a push may be going on")
+        self.pass_time(0.2)
+        self.step()
+
+        self.assertEqual(pushed, self.commits_with_run())
+
+    def test_a_ref_that_was_changed_by_hand_is_found(self) -> None:
+        self.commits(1)
+        self.tree.push("main")
+        self.step()
+        [commit] = self.commits(1)
+        git(self.bare, "fetch", "--quiet", str(self.tree.path), "main:by-hand")
+        git(self.bare, "update-ref", "-d", "refs/heads/main")
+        self.reconcile()
+
+        self.assertEqual(commit, self.commits_with_run()[-1])
+        self.assertEqual({"refs/heads/by-hand": commit}, seen_refs(self.database, 1))
+
+    def test_a_ref_that_keeps_moving_is_not_taken_for_a_lost_push(self) -> None:
+        self.lose_hook()
+        self.step()
+        for _ in range(4):
+            self.pass_time(RECONCILE_S)
+            self.commits(1)
+            self.tree.push("main")
+            self.step()
+        self.assertEqual([], self.commits_with_run())
+        self.pass_time(SETTLE_S)
+        self.step()
+        self.assertEqual(4, len(self.commits_with_run()))
+
+    def test_local_commits_of_a_repository_with_a_work_tree_are_found(self) -> None:
+        local = WorkTree(self, self.bare)
+        local.commit("History")
+        self.install(local.path, name="local")
+        commit = local.commit("Committed here")
+        self.pass_time(RECONCILE_S)
+        self.reconcile()
+
+        self.assertEqual([commit], self.commits_with_run("local"))
+
+    def test_a_push_that_was_recorded_is_not_found_again(self) -> None:
+        self.commits(1)
+        self.tree.push("main")
+        self.step()
+        with self.assertNoLogs("ciapp", "WARNING"):
+            self.reconcile()
+        self.assertEqual(1, len(self.commits_with_run()))
+
+    def test_the_same_change_may_be_found_again_after_it_was_undone(self) -> None:
+        [first, second] = self.commits(2)
+        git(self.bare, "fetch", "--quiet", str(self.tree.path), "main:main")
+        for value in (second, first, second):
+            git(self.bare, "update-ref", "refs/heads/main", value)
+            self.reconcile()
+            self.assertEqual({"refs/heads/main": value}, seen_refs(self.database, 1))
+
+
+class TestPins(DispatcherTest):
+    def test_tips_are_pinned_until_their_runs_have_ended(self) -> None:
+        pushed = self.commits(2)
+        self.tree.push("main")
+        self.step()
+        self.assertEqual([pushed[-1]], self.pins())
+
+        cancel_run(self.database, self.runs()[0].id)
+        self.step()
+        self.assertEqual([pushed[-1]], self.pins())
+        self.finish_all()
+        self.step()
+        self.assertEqual([], self.pins())
+
+    def test_commits_that_were_pushed_over_outlive_a_garbage_collection(self) -> None:
+        [base, lost] = self.commits(2)
+        self.tree.push("main")
+        self.step()
+        self.tree.git("reset", "--quiet", "--hard", base)
+        self.commits(1, "Instead")
+        self.tree.push("--force", "main")
+        self.step()
+        self.collect_garbage()
+        self.assertTrue(Repository(self.bare).has_commit(lost))
+
+        self.finish_all()
+        self.step()
+        self.collect_garbage()
+        self.assertFalse(Repository(self.bare).has_commit(lost))
+
+    def test_tips_are_pinned_before_the_rows_are_there(self) -> None:
+        [commit] = self.commits(1)
+        self.tree.push("main")
+        with killed_at(self, recording, "record_push"):
+            self.step()
+        self.assertEqual(([commit], []), (self.pins(), self.commits_with_run()))
+
+        self.step()
+        self.finish_all()
+        self.step()
+        self.assertEqual(([], [commit]), (self.pins(), self.commits_with_run()))
+
+    def test_past_commits_that_are_to_be_tested_are_pinned_as_well(self) -> None:
+        other = new_bare_repository(self, "other.git")
+        tree = WorkTree(self, other)
+        commit = tree.commit()
+        tree.push("main")
+        self.install(other, test_tips=True)
+        self.assertEqual(commit, git(other, "for-each-ref", "--format=%(objectname)", "refs/ciapp"))
+
+    def test_pins_are_hidden_from_whoever_pushes(self) -> None:
+        [commit] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        [pin] = git(self.bare, "for-each-ref", "--format=%(refname)", "refs/ciapp").split()
+        advertised = subprocess.run(
+            ["git", "receive-pack", "--advertise-refs", str(self.bare)],
+            env=ENVIRONMENT,
+            capture_output=True,
+            check=True,
+        ).stdout
+        self.assertIn(commit.encode(), advertised)
+        self.assertNotIn(b"refs/ciapp", advertised)
+        with self.assertRaisesRegex(AssertionError, "deny deleting a hidden ref"):
+            self.tree.push(f":{pin}")
+
+    def collect_garbage(self) -> None:
+        git(self.bare, "reflog", "expire", "--expire=now", "--all")
+        git(self.bare, "gc", "--quiet", "--prune=now")
+
+
+class TestRestart(DispatcherTest):
+    """Killed at each step between spool file, rows and message: nothing is lost, nothing is doubled."""
+
+    def restart(self) -> None:
+        self.dispatcher = self.new_dispatcher()
+        self.step()
+
+    def pushed(self) -> str:
+        [commit] = self.commits(1)
+        self.tree.push("main")
+        return commit
+
+    def test_killed_before_the_rows_are_committed(self) -> None:
+        commit = self.pushed()
+        with killed_at(self, recording, "record_push"):
+            self.step()
+        self.assertEqual(1, len(self.records()))
+        self.restart()
+
+        self.assertEqual(([commit], [(commit, 1)], []), (self.commits_with_run(), self.sent, self.records()))
+
+    def test_killed_in_the_transaction(self) -> None:
+        commit = self.pushed()
+        with killed_at(self, pushes, "_insert_runs"):
+            self.step()
+        self.assertEqual([], self.commits_with_run())
+        self.restart()
+
+        self.assertEqual(([commit], [(commit, 1)], []), (self.commits_with_run(), self.sent, self.records()))
+
+    def test_killed_between_the_rows_and_the_end_of_the_record(self) -> None:
+        commit = self.pushed()
+        with killed_at(self, SpoolRecord, "discard"):
+            self.step()
+        self.assertEqual(([commit], 1), (self.commits_with_run(), len(self.records())))
+        self.restart()
+
+        self.assertEqual(([commit], [(commit, 1)], []), (self.commits_with_run(), self.sent, self.records()))
+
+    def test_killed_between_the_rows_and_the_message(self) -> None:
+        commit = self.pushed()
+        with killed_at(self, dispatcher, "reserve_runs"):
+            self.step()
+        self.assertEqual(([commit], [], []), (self.commits_with_run(), self.sent, self.records()))
+        self.restart()
+
+        self.assertEqual([(commit, 1)], self.sent)
+
+    def test_killed_between_the_reservation_and_the_message(self) -> None:
+        commit = self.pushed()
+        self.dispatcher = self.new_dispatcher(send=mock.Mock(side_effect=Killed))
+        with self.assertRaises(Killed):
+            self.step()
+        self.restart()
+        self.assertEqual([], self.sent, "it may be on its way")
+
+        self.message_was_sent(queue.RESEND_AFTER_S + 1)
+        self.step()
+        self.assertEqual([(commit, 1)], self.sent)
+
+    def test_killed_after_the_message(self) -> None:
+        commit = self.pushed()
+
+        def send_and_die(runs: Sequence[Run]) -> None:
+            self.send(runs)
+            raise Killed
+
+        self.dispatcher = self.new_dispatcher(send=send_and_die)
+        with self.assertRaises(Killed):
+            self.step()
+        self.restart()
+        self.assertEqual([(commit, 1)], self.sent)
+
+        claim_run(self.database, self.only_run().id, attempt=1, worker="w#0")
+        self.message_was_sent(queue.RESEND_AFTER_S + 1)
+        self.step()
+        self.assertEqual([(commit, 1)], self.sent, "a worker has it")
+
+    def test_a_message_that_nobody_answers_is_sent_again_ever_more_rarely(self) -> None:
+        commit = self.pushed()
+        self.step()
+        for patience_s in (15, 30, 60):
+            self.message_was_sent(patience_s - 1)
+            sent = len(self.sent)
+            self.step()
+            self.assertEqual(sent, len(self.sent))
+            self.message_was_sent(patience_s + 1)
+            self.step()
+            self.assertEqual([(commit, 1)] * (sent + 1), self.sent)
+
+    def message_was_sent(self, seconds_ago: float) -> None:
+        moment = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+        with self.database.write() as connection:
+            connection.execute(update(schema.runs).values(sent_at=moment))
+
+
+class TestTrouble(DispatcherTest):
+    def test_what_the_broker_refuses_is_sent_when_it_takes_it(self) -> None:
+        [commit] = self.commits(1)
+        self.tree.push("main")
+        self.dispatcher = self.new_dispatcher(send=mock.Mock(side_effect=BrokerError("away")))
+        for _ in range(2):
+            with self.assertRaises(BrokerError):
+                self.step()
+            self.assertEqual((1, 0), (count_queue(self.database).waiting, count_queue(self.database).sent))
+        self.assertEqual([], self.records(), "a push is recorded whether or not there is a broker")
+
+        self.dispatcher = self.new_dispatcher()
+        self.step()
+        self.assertEqual([(commit, 1)], self.sent)
+
+    def test_the_loop_says_once_that_a_service_is_away_and_once_that_it_is_back(self) -> None:
+        self.commits(1)
+        self.tree.push("main")
+        answers = iter([BrokerError("away"), BrokerError("away"), None])
+
+        def send(runs: Sequence[Run]) -> None:
+            if error := next(answers, None):
+                raise error
+            self.send(runs)
+
+        waiting = mock.Mock(wait=mock.Mock(), announce=mock.Mock())
+        with self.assertLogs("ciapp", "INFO") as logged:
+            self.new_dispatcher(send).run(waiting, lambda: len(self.sent) > 0)
+        said = [record.message for record in logged.records]
+        self.assertEqual(["push recorded", "broker away", "broker back"], said)
+        self.assertEqual([mock.call(TROUBLE_S)] * 2, waiting.wait.call_args_list[:2])
+
+    def test_a_worker_whose_beat_does_not_move_for_a_lease_loses_its_run(self) -> None:
+        run = self.claimed()
+        self.step()
+        self.pass_time(self.settings.lease_s - 1)
+        self.step()
+        self.assertIs(State.RUNNING, self.only_run().state)
+        self.pass_time(2)
+        self.step()
+
+        self.assertIs(State.QUEUED, self.only_run().state)
+        [attempt] = list_attempts(self.database, run.id)
+        self.assertEqual("worker w#0 was silent for 30 s", attempt.ending)
+        self.assertEqual([(run.commit, 1), (run.commit, 2)], self.sent)
+
+    def test_a_worker_that_beats_keeps_its_run_whatever_the_clocks_say(self) -> None:
+        run = self.claimed()
+        for _ in range(4):
+            self.step()
+            self.pass_time(self.settings.lease_s - 1)
+            beat_run(self.database, run.id, attempt=1, known=1, done=0, failed=0)
+        self.step()
+        self.assertIs(State.RUNNING, self.only_run().state)
+
+    def test_a_dispatcher_that_starts_gives_each_worker_a_whole_lease(self) -> None:
+        self.claimed()
+        self.step()
+        self.pass_time(self.settings.lease_s + 1)
+        self.dispatcher = self.new_dispatcher()
+        self.step()
+        self.assertIs(State.RUNNING, self.only_run().state)
+
+    def test_a_run_whose_workers_all_fell_silent_ends_as_infra_error(self) -> None:
+        run = self.claimed()
+        for attempt in (1, 2, 3):
+            if attempt > 1:
+                self.assertTrue(claim_run(self.database, run.id, attempt=attempt, worker="w#0"))
+            self.step()
+            self.pass_time(self.settings.lease_s + 1)
+            self.step()
+        self.assertIs(Status.INFRA_ERROR, self.only_run().status)
+
+    def test_two_dispatchers_of_one_ledger_send_each_run_once(self) -> None:
+        pushed = self.commits(40)
+        self.tree.push("main")
+        others = [self.new_dispatcher() for _ in range(2)]
+        gate = threading.Barrier(2)
+        failed: list[BaseException] = []
+
+        def serve(one: Dispatcher) -> None:
+            gate.wait()
+            try:
+                for _ in range(20):
+                    one.step()
+                    self.finish_sent()
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=serve, args=(one,)) for one in others]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        self.assertEqual([], failed)
+        self.assertEqual(pushed, self.commits_with_run())
+        self.assertEqual(sorted((commit, 1) for commit in pushed), sorted(self.sent))
+
+    def test_a_repository_that_vanished_does_not_stop_the_others_and_is_said_once(self) -> None:
+        other = new_bare_repository(self, "another.git")
+        self.install(other)
+        shutil.rmtree(other)
+        [commit] = self.commits(1)
+        self.tree.push("main")
+        with self.assertLogs("ciapp", "ERROR") as logged:
+            self.step()
+            self.step()
+
+        self.assertEqual([(commit, 1)], self.sent)
+        [said] = logged.records
+        self.assertEqual(("repository cannot be served", "another"), (said.message, said.repo))
+
+    def test_a_repository_whose_rows_the_ledger_refuses_does_not_stop_the_others(self) -> None:
+        other = new_bare_repository(self, "another.git")
+        self.install(other)
+        tree = WorkTree(self, other)
+        tree.commit("Poison")
+        tree.push("main")
+        [commit] = self.commits(1)
+        self.tree.push("main")
+
+        def refuse(database: Database, repository_id: int, *rest: Any) -> Any:
+            if repository_id != 1:
+                raise LedgerError("ledger: value too long")
+            return record_push(database, repository_id, *rest)
+
+        with mock.patch.object(recording, "record_push", refuse), self.assertLogs("ciapp", "ERROR"):
+            self.step()
+        self.assertEqual([(commit, 1)], self.sent)
+
+    def test_a_ledger_that_is_away_is_no_fault_of_a_repository(self) -> None:
+        self.commits(1)
+        self.tree.push("main")
+        away = LedgerError("ledger: connection refused")
+        with (
+            mock.patch.object(recording, "record_push", side_effect=away),
+            mock.patch.object(Database, "revision", side_effect=away),
+            self.assertNoLogs("ciapp", "ERROR"),
+            self.assertRaises(LedgerError),
+        ):
+            self.step()
+        self.assertEqual(1, len(self.records()))
+
+    def test_a_broken_repository_is_served_again_when_it_is_mended(self) -> None:
+        [commit] = self.commits(1)
+        self.tree.push("main")
+        (self.bare / "HEAD").rename(self.bare / "HEAD.lost")
+        with self.assertLogs("ciapp", "ERROR"):
+            self.step()
+        (self.bare / "HEAD.lost").rename(self.bare / "HEAD")
+        self.step()
+        self.assertEqual([(commit, 1)], self.sent)
+
+    def claimed(self) -> Run:
+        self.commits(1)
+        self.tree.push("main")
+        self.step()
+        run = claim_run(self.database, self.only_run().id, attempt=1, worker="w#0")
+        assert run is not None
+        return run
+
+    def finish_sent(self) -> None:
+        for run in self.runs():
+            if run.sends:
+                cancel_run(self.database, run.id)
+
+
+class TestManyCommits(DispatcherTest):
+    NUMBER = 10_000
+
+    def push_many(self) -> None:
+        lines = []
+        for number in range(self.NUMBER):
+            text = f"Number {number}"
+            lines.append(f"commit refs/heads/main\ncommitter Ann <ann@example.org> {1000 + number} +0000")
+            lines.append(f"data {len(text)}\n{text}")
+        self.tree.git("fast-import", "--quiet", stdin="\n".join([*lines, ""]))
+        self.tree.push("main")
+
+    def test_ten_thousand_commits_are_recorded_within_seconds_and_with_bounded_memory(self) -> None:
+        self.push_many()
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        started = time.process_time()
+        with self.assertLogs("ciapp", "INFO") as logged:
+            self.dispatcher.take_in(find_repository(self.database, "team"))
+        took_s = time.process_time() - started
+        _, peak = tracemalloc.get_traced_memory()
+
+        self.assertEqual(self.NUMBER, count_queue(self.database).waiting)
+        told = [record.commits for record in logged.records if record.message == "push is being recorded"]
+        self.assertEqual([2500, 5000, 7500, 10000], told)
+        # Processor time, measured under tracemalloc, which makes it about three times as long.
+        self.assertLess(took_s, 20)
+        self.assertLess(peak, 20 << 20)
+
+
+class TestManyCommitsPostgresql(TestManyCommits):
+    def new_database(self) -> Database:
+        return fresh_postgresql(self)
+
+
+@contextlib.contextmanager
+def killed_at(test: unittest.TestCase, place: Any, name: str) -> Iterator[None]:
+    """Die where a function of this place is called."""
+    with test.assertRaises(Killed), mock.patch.object(place, name, side_effect=Killed):
+        yield
+
+
+if __name__ == "__main__":
+    unittest.main()
