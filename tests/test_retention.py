@@ -13,12 +13,14 @@ from sqlalchemy import select, update
 from ciapp.intake.dispatcher import Dispatcher
 from ciapp.results import retention, schema
 from ciapp.results.database import Database
+from ciapp.results.history import commit_log
 from ciapp.results.pushes import KnownRepository
 from ciapp.results.report import Report, State
 from ciapp.results.retention import HOLD_S, Pace, Purged, Retention, purge, retention_of, stored_bytes
 from ciapp.results.runs import Run, beat_run, claim_run, find_runs, list_attempts, rerun
 from ciapp.results.store import load_report, make_report, save_report
 from ciapp.settings import RetentionSettings, Settings
+from ciapp.show import log_lines
 from tests.support.ledgers import add_repository, commit, findings, fresh_postgresql, fresh_sqlite, push
 
 NOTHING = Retention(keep_runs=0)  #: keep no run but those that are never purged
@@ -78,6 +80,13 @@ class RetentionRules:
         self.assertEqual(3, purge(self.database, Retention(keep_runs=2)).runs)
 
         self.assertEqual(([3, 4], [2, 3]), (self.left(), self.left("other")))
+
+    def test_of_runs_that_finished_at_the_same_time_no_more_go_than_may(self):
+        self.finished(4, 3, 2, 1)
+        with self.database.write() as connection:
+            connection.execute(update(schema.runs).values(finished_at=datetime(2026, 1, 1, tzinfo=UTC)))
+        self.assertEqual(2, purge(self.database, Retention(keep_runs=2)).runs)
+        self.assertEqual([3, 4], self.left())
 
     def test_a_run_that_either_rule_keeps_stays(self):
         self.finished(100, 99, 98, 1)
@@ -142,6 +151,14 @@ class RetentionRules:
 
         self.assertEqual((1, 1), (again.commits, again.runs))
         self.assertEqual([2], self.left())
+
+    def test_the_log_says_which_commits_were_purged(self):
+        repository = self.finished(2, 1)
+        purge(self.database, Retention(keep_runs=1))
+        push(self.database, repository, commit(5, parents=(commit(1).id,)), tested=frozenset())
+        logged = commit_log(self.database, repository, commit(5).id, "elsewhere", 9)
+
+        self.assertEqual(["not tested", "purged"], [line.note for one in logged for line in log_lines(one)])
 
     def test_a_purged_commit_is_tested_when_a_person_asks_for_it(self):
         repository = self.finished(2)

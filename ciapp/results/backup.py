@@ -35,7 +35,7 @@ from ciapp.results.report import State
 
 #: What a backup holds, in an order in which rows can be inserted. Workers announce themselves anew.
 TABLES = {str(table.name): table for table in schema.metadata.sorted_tables if table.name != "workers"}
-ROWS_AT_ONCE, BYTES_AT_ONCE = 200, 8 << 20
+ROWS_AT_ONCE, BYTES_AT_ONCE = 50, 8 << 20
 PASSED_OVER = 100  #: attempts that a run may have had between a backup and its restore
 RESTORED = "the ledger was restored from a backup"
 

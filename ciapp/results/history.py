@@ -9,6 +9,7 @@ the start of their ids, and refs by what was last seen of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,8 @@ class LoggedCommit(msgspec.Struct, frozen=True, kw_only=True):
     commit: str
     author: str
     subject: str
-    runs: tuple[Run, ...]  #: one per environment; empty when it is not tested
+    runs: tuple[Run, ...]  #: one per environment; empty when it is not tested, or was purged
+    is_purged: bool = False  #: whether it had a run that retention let go of
 
 
 def resolve_revision(database: Database, repository: KnownRepository, revision: str, host: str) -> str:
@@ -70,8 +72,15 @@ def commit_log(
     runs: dict[str, list[Run]] = {}
     for run in find_runs(database, repository.name, [commit for commit, *_ in commits]):
         runs.setdefault(run.commit, []).append(run)
+    purged = _purged(database, repository.id, [commit for commit, *_ in commits if commit not in runs])
     return [
-        LoggedCommit(commit=commit, author=author, subject=subject, runs=tuple(runs.get(commit, ())))
+        LoggedCommit(
+            commit=commit,
+            author=author,
+            subject=subject,
+            runs=tuple(runs.get(commit, ())),
+            is_purged=commit in purged,
+        )
         for commit, author, subject in commits
     ]
 
@@ -90,6 +99,20 @@ def runs_of(database: Database, repository: KnownRepository, commit: str) -> lis
 def _logged(line: str) -> tuple[str, str, str]:
     commit, author, subject = line.split("\0", 2)
     return commit, author, subject
+
+
+def _purged(database: Database, repository_id: int, candidates: Sequence[str]) -> set[str]:
+    commits = schema.commits.c
+    found: set[str] = set()
+    with database.read() as connection:
+        for start in range(0, len(candidates), 500):
+            query = select(commits.commit).where(
+                commits.repository_id == repository_id,
+                commits.commit.in_(candidates[start : start + 500]),
+                commits.purged_at.is_not(None),
+            )
+            found |= set(connection.scalars(query))
+    return found
 
 
 def _known_commits(database: Database, repository_id: int, revision: str) -> list[str]:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 import msgspec
-from sqlalchemy import Connection, Select, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, false, func, select, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database
@@ -124,12 +124,9 @@ def _doomed(database: Database, retention: Retention, now: datetime) -> list[_Ca
         tips = {(row.repository_id, row.value) for row in rows}
         doomed: dict[int, _Candidate] = {}
         for repository_id in connection.scalars(select(schema.repositories.c.id)).all():
-            cutoff = _cutoff(connection, repository_id, retention, now)
-            if cutoff is not None:
-                query = _finished_runs().where(
-                    runs.repository_id == repository_id, runs.finished_at <= cutoff
-                )
-                doomed |= {one.run_id: one for one in _candidates(connection, query, tips)}
+            going = _not_kept(connection, repository_id, retention, now)
+            query = _finished_runs().where(runs.repository_id == repository_id, *going)
+            doomed |= {one.run_id: one for one in _candidates(connection, query, tips)}
         if retention.max_bytes is not None:
             excess = _stored_bytes(connection) - retention.max_bytes
             excess -= sum(one.size for one in doomed.values())
@@ -143,26 +140,27 @@ def _doomed(database: Database, retention: Retention, now: datetime) -> list[_Ca
     return list(doomed.values())
 
 
-def _cutoff(
+def _not_kept(
     connection: Connection, repository_id: int, retention: Retention, now: datetime
-) -> datetime | None:
-    """The end of the last run of a repository that nothing keeps; None when all are kept."""
+) -> list[ColumnElement[bool]]:
+    """The conditions that all hold for the runs of a repository that neither rule keeps."""
     runs = schema.runs.c
-    limits = []
+    conditions: list[ColumnElement[bool]] = []
     if retention.keep is not None:
-        limits.append(now - retention.keep)
+        conditions.append(runs.finished_at <= now - retention.keep)
     if retention.keep_runs is not None:
-        beyond = connection.scalar(
-            select(runs.finished_at)
+        first = connection.execute(
+            select(runs.finished_at, runs.id)
             .where(runs.repository_id == repository_id, runs.finished_at.is_not(None))
-            .order_by(runs.finished_at.desc())
+            .order_by(runs.finished_at.desc(), runs.id.desc())
             .offset(retention.keep_runs)
             .limit(1)
-        )
-        if beyond is None:
-            return None
-        limits.append(beyond)
-    return min(limits, default=None)
+        ).one_or_none()
+        if first is None:
+            return [false()]
+        same_time = (runs.finished_at == first.finished_at) & (runs.id <= first.id)
+        conditions.append((runs.finished_at < first.finished_at) | same_time)
+    return conditions or [false()]
 
 
 def _finished_runs() -> Select[int, int, str, int]:
