@@ -318,17 +318,19 @@ class TestExistingHook(InstallTest):
         self.assertIn("second", (hooks / "post-receive").read_text())
         self.assertEqual(CURIOUS, (hooks / "post-receive.before-ciapp").read_text())
 
-    def test_signals_reach_it_as_if_git_had_called_it(self) -> None:
+    def test_signals_and_umask_reach_it_as_if_git_had_called_it(self) -> None:
+        self.addCleanup(os.umask, os.umask(0o027))
         self.write_hook(
-            self.bare / "hooks" / "post-receive", "#!/bin/sh\ngrep SigIgn /proc/$$/status\ncat >/dev/null\n"
+            self.bare / "hooks" / "post-receive",
+            "#!/bin/sh\ngrep SigIgn /proc/$$/status\necho mask $(umask)\ncat >/dev/null\n",
         )
         self.tree.commit()
-        plain = [line for line in self.push("main") if "SigIgn" in line]
+        plain = self.push("main")
         self.install()
-        chained = [line for line in self.pushed() if "SigIgn" in line]
+        [_, *chained] = self.pushed()
 
         self.assertEqual(plain, chained)
-        self.assertEqual(1, len(plain))
+        self.assertIn("mask 0027", plain)
 
 
 class TestRemove(InstallTest):
