@@ -1,0 +1,94 @@
+"""Flower, looked at with a browser while commits are tested."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import unittest
+import urllib.error
+import urllib.request
+
+from ciapp.results.report import Status
+from tests.support.installation import CODE, PASSING, Embedded, Installation, eventually
+from tests.support.servers import free_port
+from tests.support.services import need
+
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+HOSTILE = "<script>document.title='owned'</script>"
+
+
+def answers(url: str) -> bool:
+    """Whether a page is there."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as page:
+            return page.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+class TestMonitor(Embedded, unittest.TestCase):
+    def shown(self, ci: Installation, url: str) -> str:
+        """The page as a browser has it after its scripts ran."""
+        browser = shutil.which("chromium") or shutil.which("chromium-browser")
+        if browser is None:
+            need("Chromium", "it is not installed")
+        profile = f"--user-data-dir={ci.folder / 'profile'}"
+        command = [browser, *QUIET, profile, "--virtual-time-budget=5000", "--dump-dom", url]
+        done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+        return done.stdout.decode("utf-8", "replace")
+
+    def run_one_and_look(self, *command: str, port: int) -> None:
+        ci = self.install()
+        clone = ci.make_repository()
+        ci.start_all()
+        with (ci.folder / "monitor.log").open("ab") as log:
+            ci.processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", *command],
+                    env=ci.environment | {"CIAPP_MONITOR_PORT": str(port)},
+                    cwd=CODE,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
+        base = f"http://127.0.0.1:{port}"
+        eventually(lambda: answers(f"{base}/tasks"), "Flower answers")
+        commit = ci.push_commit(clone, {"tests/test_a.py": PASSING}, HOSTILE)
+        self.assertEqual(Status.PASSED, ci.report(commit).status)
+        [run] = ci.runs(commit)
+
+        page = eventually(
+            lambda: (dom := self.shown(ci, f"{base}/tasks")) and "SUCCESS" in dom and dom,
+            "Flower shows the task's success",
+        )
+        self.assertIn(f"team:{commit[:12]}:{run.id}:1", page)
+        self.assertIn("ciapp.run_commit", page)
+        self.assertNotIn(HOSTILE, page)
+        detail = self.shown(ci, f"{base}/task/{run.task_id}")
+        self.assertIn("passed", detail)
+        self.assertNotIn("<title>owned", detail)
+        self.assertIn("celery@", self.shown(ci, f"{base}/workers"))
+
+    def test_the_monitor_command_shows_each_run_as_a_task(self):
+        port = free_port()
+        self.run_one_and_look("ciapp.cli", "monitor", port=port)
+
+    def test_flower_with_our_configuration_file_shows_the_same(self):
+        port = free_port()
+        conf = "--conf=config/flowerconfig.py"
+        self.run_one_and_look("celery", "-A", "ciapp", "flower", conf, port=port)
+
+
+if __name__ == "__main__":
+    unittest.main()
