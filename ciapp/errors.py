@@ -40,6 +40,10 @@ class SandboxError(CiError):
     """The sandbox that the settings ask for cannot be had on this host."""
 
 
+class InstallError(CiError):
+    """What a commit's tests need could not be installed, for reasons that are not the commit's."""
+
+
 class LedgerError(CiError):
     """The ledger's database cannot be reached or used."""
 
@@ -57,3 +61,8 @@ class ProjectError(Exception):
 
     Not a CiError: it is a fact about the commit, and the pipeline turns it into a report.
     """
+
+    def __init__(self, sentence: str, *, output: str = "") -> None:
+        """`output` is what a program said that failed on the commit: head and tail."""
+        super().__init__(sentence)
+        self.output = output

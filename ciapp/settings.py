@@ -47,6 +47,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     restarts: int = 20  #: further children after a crash or a timeout, before the rest is not-run
 
 
+class InstallSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How what commits ask for is installed. Credentials in URLs never reach code of commits or packages."""
+
+    index_url: str = ""  #: the package index; empty: PyPI, or what the worker's $UV_DEFAULT_INDEX says
+    extra_index_urls: str = ""  #: further indexes, separated by spaces; these come first
+    network: bool = False  #: whether code that builds from source may reach the network
+    timeout_s: float = 900.0  #: wall time of one step of an installation
+    cache_mib: int = 20480  #: environments and downloads kept on this host
+
+
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the dispatcher keeps of finished runs; 0 sets no limit. See `ciapp.results.retention`."""
 
@@ -80,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     monitor_address: str = "127.0.0.1"
     monitor_port: int = 5555
     limits: Limits = Limits()
+    install: InstallSettings = InstallSettings()
     retention: RetentionSettings = RetentionSettings()
     repository: dict[str, RepositorySettings] = {}
 
@@ -233,6 +244,8 @@ def _check(settings: Settings, source: str) -> None:
         "lease_s": settings.lease_s,
         "attempts": settings.attempts,
         "reconcile_s": settings.reconcile_s,
+        "install.timeout_s": settings.install.timeout_s,
+        "install.cache_mib": settings.install.cache_mib,
     }
     for name, value in (positive | limits).items():
         if value <= 0 and name != "limits.restarts":

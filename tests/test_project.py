@@ -58,6 +58,18 @@ class TestProject(unittest.TestCase):
         self.assertEqual(("spec", "check_*.py"), (project.unittest.start, project.unittest.pattern))
         self.assertEqual({"A": "1"}, project.env)
 
+    def test_what_to_install_is_auto_a_list_or_false(self):
+        self.assertEqual("auto", self.load().install)
+        self.assertEqual(["-e", "."], self.load('install = ["-e", "."]').install)
+        self.assertIs(False, self.load("install = false").install)
+        self.assertIs(False, self.load("", install=False).install)
+        self.refused(
+            "\ninstall = 'all'", ".ciapp.toml:2: setting 'install': invalid enum value 'all'; correct it"
+        )
+        self.refused(
+            "install = [3]", ".ciapp.toml:1: setting 'install[0]': expected `str`, got `int`; correct it"
+        )
+
     def test_an_unknown_key_is_said_with_file_and_line(self):
         self.refused(
             "\n[unittest]\npatern = 'x'",

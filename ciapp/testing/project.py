@@ -13,7 +13,7 @@ import re
 import stat
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -45,6 +45,8 @@ class ProjectLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a commit may say about how it is tested."""
 
+    #: "auto": what the commit declares; a list: arguments of `uv pip install`; false: nothing
+    install: bool | Literal["auto"] | list[str] = "auto"
     unittest: UnittestConfig = UnittestConfig()
     env: dict[str, str] = {}  #: `{checkout}` in a value stands for the checkout's folder
     limits: ProjectLimits = ProjectLimits()
@@ -161,7 +163,7 @@ def _is_module(checkout: Path, start: str) -> bool:
 def _place(name: str, text: str, said: str) -> str:
     """File and line of the key that a sentence speaks of; the file alone when it is not to be found."""
     quoted = re.search(r"'([\w.\[\]-]+)'", said)
-    key = (quoted.group(1) if quoted else said).split(".")[-1].removesuffix("[...]")
+    key = (quoted.group(1) if quoted else said).split(".")[-1].partition("[")[0]
     pattern = re.compile(rf"^\s*(?:\[[^\]]*)?[\"']?{re.escape(key)}[\"']?\s*[=\].]")
     for number, line in enumerate(text.splitlines(), 1):
         if pattern.match(line):
