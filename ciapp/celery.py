@@ -56,6 +56,7 @@ def make_app(settings: Settings) -> Celery:
         broker_url=settings.broker_url,
         broker_transport_options=broker_options(settings),
         broker_connection_retry_on_startup=True,  # a worker that starts before its broker waits for it
+        broker_connection_max_retries=None,  # for as long as it takes
         result_backend="ciapp.backend:LedgerBackend",
         result_expires=None,  # the ledger has a retention of its own
         task_queues=[run_queue(settings)],
