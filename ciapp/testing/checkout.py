@@ -11,7 +11,6 @@ borrowing the mirror's objects. The one that git really works with is out of the
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from ciapp.testing.mirror import Mirror
 from ciapp.testing.sandbox import CHECKOUT, SandboxSetting, find_level, identity_in
 from ciapp.testing.slot import Slot
 from ciapp.testing.submodules import check_out_submodules
-from ciapp.testing.worktree import OBJECTS, WorkTree, write_git_dir
+from ciapp.testing.worktree import OBJECTS, WorkTree, give_away, lay_out_git_dir
 
 COMMIT_ID = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
@@ -80,16 +79,12 @@ def _open_to_slot(git_dirs: Path) -> Iterator[None]:
 def _lay_out_git_folder(tree: WorkTree, commit: str, setting: SandboxSetting, slot: Slot) -> None:
     """A `.git` for the tests: HEAD at the commit, its tags, a clean index."""
     level = find_level(setting)
-    identity = identity_in(level, slot)
     objects = OBJECTS if level.name == "bubblewrap" else tree.mirror.objects
     folder = tree.path / ".git"
-    for made in (folder, folder / "objects", folder / "objects" / "info", folder / "refs"):
-        made.mkdir()
-    write_git_dir(folder, commit)
+    folder.mkdir()
+    lay_out_git_dir(folder, commit)
+    (folder / "objects" / "info").mkdir()
     (folder / "objects" / "info" / "alternates").write_text(f"{objects}\n", "utf-8")
     (folder / "packed-refs").write_text(tree.mirror.tag_refs(), "utf-8", "surrogateescape")
     shutil.copyfile(tree.index, folder / "index")
-    if identity.is_own:
-        for parent, folders, files in os.walk(folder):
-            for name in (".", *folders, *files):
-                os.chown(Path(parent, name), identity.uid, identity.gid)
+    give_away(folder, identity_in(level, slot))

@@ -18,6 +18,7 @@ from ciapp.errors import CheckoutError, ProjectError
 from ciapp.testing.worktree import WorkTree
 
 GITLINK = b"\x00\x00\xe0\x00"  #: a submodule's mode, as it stands in git's index
+URLS = ".gitmodules"
 DEEPEST = 8  #: submodules in submodules
 REMOTE = re.compile(r"(?:https?|ssh|git)://[^/\s-][^\s]*|[\w.-]+@[\w][\w.-]*:[^\s-][^\s]*")
 BASE = re.compile(r"(?P<host>[a-z+]+://[^/]+|[^/:]+:)(?P<path>.*)")
@@ -27,13 +28,13 @@ def check_out_submodules(tree: WorkTree, depth: int = 0) -> None:
     """Lay out every submodule below a work tree. Raises ProjectError when one cannot be had."""
     if GITLINK not in tree.index.read_bytes():
         return
-    commits = _commits_by_path(tree)
-    urls = _urls_by_path(tree) if commits else {}
+    commits, has_urls = _commits_by_path(tree)
+    urls = _urls_by_path(tree) if commits and has_urls else {}
     if commits and depth == DEEPEST:
         raise ProjectError(f"submodules are nested more than {DEEPEST} deep")
     for path, commit in commits.items():
         if path not in urls:
-            raise ProjectError(f"submodule {path!r} has no URL in .gitmodules")
+            raise ProjectError(f"submodule {path!r} has no URL in {URLS}")
         url = resolve_url(urls[path], tree.mirror.clone_url)
         mirror = tree.mirror.of_submodule(hashlib.sha256(os.fsencode(url)).hexdigest()[:32])
         try:
@@ -69,19 +70,21 @@ def resolve_url(url: str, clone_url: str) -> str:
     return str(wanted)
 
 
-def _commits_by_path(tree: WorkTree) -> dict[str, str]:
-    commits = {}
+def _commits_by_path(tree: WorkTree) -> tuple[dict[str, str], bool]:
+    """The submodules of the commit, and whether it says where they are to be had."""
+    commits, has_urls = {}, False
     for entry in tree.git("ls-files", "--stage", "-z").split("\0"):
         facts, _, path = entry.partition("\t")
+        has_urls |= path == URLS
         if facts.startswith("160000 "):
             commits[path] = facts.split()[1]
-    return commits
+    return commits, has_urls
 
 
 def _urls_by_path(tree: WorkTree) -> dict[str, str]:
     """What .gitmodules says, as it stands in the commit: the file may be a link."""
     paths, urls = {}, {}
-    for entry in tree.git("config", "--blob", ":.gitmodules", "--null", "--list").split("\0"):
+    for entry in tree.git("config", "--blob", f":{URLS}", "--null", "--list").split("\0"):
         key, _, value = entry.partition("\n")
         name = key.removeprefix("submodule.")
         if name.endswith(".path"):

@@ -32,7 +32,7 @@ from ciapp.testing.sandbox import (
     identity_in,
     open_sandbox,
 )
-from ciapp.testing.slot import Slot
+from ciapp.testing.slot import Identity, Slot
 
 GIT_DIR = Path("/git")
 OBJECTS = Path("/objects")
@@ -40,10 +40,13 @@ MOVES_WITHIN_S = 1800.0
 LOOK_EVERY_S = 0.25
 OURS = ("No space left", "Disk quota", "Input/output error", "Read-only file system", "Out of memory")
 
-#: In the folder: open what was closed, remove what git does not look at, then let git do its work. On the way
-#: the folders are listed, for `_has_attributes`.
+#: In the folder: open what was closed, remove what git leaves alone, then let git do its work. On the way the
+#: folders are listed, for `_has_attributes`. git never looks at what is called .git, or at pipes and sockets.
+#: Five digits take a folder's special bits away too.
 MOVE = r"""
-find . -type d -print0 ! -perm 0755 -exec chmod 0755 {} \; -o ! -type d ! -type f ! -type l -exec rm -f {} +
+find . -name .git -prune -exec rm -rf {} + \
+    -o -type d -print0 ! -perm 0755 -exec chmod 00755 {} \; \
+    -o ! -type d ! -type f ! -type l -exec rm -f {} + &&
 git read-tree -u --reset "$1" && exec git clean -ffdxq
 """
 FORMAT_SHA1 = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
@@ -101,10 +104,8 @@ class WorkTree:
 
         Raises ProjectError for a commit that cannot be laid out, CheckoutError for trouble of this host's.
         """
-        if self._is_there():
-            remove_folder(self.path / ".git")
-            if not self._try(commit):
-                return
+        if self._is_there() and not self._try(commit):
+            return
         self._start_anew(commit)
         said = self._try(commit)
         if is_object_trouble(said):
@@ -130,21 +131,24 @@ class WorkTree:
         return WorkTree(self._slot, self.path / path, git_dir, mirror, self._limits, self._setting)
 
     def _is_there(self) -> bool:
-        folders = (self.path, self._git_dir)
-        return all(folder.is_dir() and folder.stat().st_uid == self._identity.uid for folder in folders)
+        for folder in (self.path, self._git_dir):
+            if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != self._identity.uid:
+                return False
+        self.path.chmod(0o755)  # tests may have closed it, and programs are to start in it
+        return True
 
     def _start_anew(self, commit: str) -> None:
         """An empty folder and an empty index."""
         remove_folder(self._git_dir)
         remove_folder(self.path)
         try:
-            for folder in (self.path, self._git_dir, self._git_dir / "objects", self._git_dir / "refs"):
-                folder.mkdir(parents=True)
-                folder.chmod(0o755)
-                os.chown(folder, self._identity.uid, self._identity.gid)
+            self.path.mkdir(parents=True)
+            self._git_dir.mkdir(parents=True)
+            lay_out_git_dir(self._git_dir, commit, CONFIG)
+            give_away(self.path, self._identity)
+            give_away(self._git_dir, self._identity)
         except OSError as error:
             raise CheckoutError(f"{self.path} cannot be made: {error.strerror}; check state_dir") from error
-        write_git_dir(self._git_dir, commit, CONFIG)
 
     def _try(self, commit: str) -> str:
         """Move; what went wrong, empty when nothing did."""
@@ -197,11 +201,21 @@ class WorkTree:
             return status if status is not None and not breach else 1, output.read(), said
 
 
-def write_git_dir(git_dir: Path, head: str, config: str = "") -> None:
-    """The least that git takes for a git directory, in a folder that has `objects` and `refs`."""
+def lay_out_git_dir(git_dir: Path, head: str, config: str = "") -> None:
+    """Make the least that git takes for a git directory, in an empty folder."""
     format_ = FORMAT_SHA256 if len(head) == 64 else FORMAT_SHA1
+    (git_dir / "objects").mkdir()
+    (git_dir / "refs").mkdir()
     (git_dir / "HEAD").write_text(f"{head}\n", "ascii")
     (git_dir / "config").write_text(format_ + config, "ascii")
+
+
+def give_away(folder: Path, identity: Identity) -> None:
+    """Make a folder, and all that we have put into it, an identity's own, whatever the worker's umask."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        if identity.is_own:
+            os.chown(path, identity.uid, identity.gid)
 
 
 def _watch(process: SandboxedProcess) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import sys
 import tempfile
 import time
@@ -152,3 +154,31 @@ def open_interpreter() -> Path | None:
         if candidate.exists() and all(parent.stat().st_mode & 0o001 for parent in candidate.parents):
             return candidate
     return None
+
+
+def tree_of(path: Path) -> dict[bytes, tuple[object, ...]]:
+    """Everything below a folder that a test could tell apart: kinds, modes, owners, contents, attributes.
+
+    Left out are times, and git's index, which holds times.
+    """
+    found: dict[bytes, tuple[object, ...]] = {}
+    root = os.fsencode(path)
+    for folder, folders, files in os.walk(root):
+        for name in (b".", *folders, *files):
+            file = os.path.join(folder, name)  # noqa: PTH118 - names are bytes
+            facts = os.lstat(file)
+            content: object = None
+            if stat.S_ISLNK(facts.st_mode):
+                content = os.readlink(file)  # noqa: PTH115
+            elif stat.S_ISREG(facts.st_mode) and not file.endswith(b"/.git/index"):
+                with open(file, "rb") as opened:  # noqa: PTH123
+                    content = hashlib.sha256(opened.read()).hexdigest()
+            attributes = [] if stat.S_ISLNK(facts.st_mode) else sorted(os.listxattr(file))
+            found[os.path.relpath(file, root)] = (
+                facts.st_mode,
+                facts.st_uid,
+                facts.st_nlink,
+                content,
+                attributes,
+            )
+    return found
