@@ -202,10 +202,7 @@ class Transport(filesystem.Transport):
 
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
-        folder = client.transport_options.get("folder")
-        if not folder:
-            raise SettingsError("embedded:// has no folder; name one in the transport option 'folder'")
-        self.folder = BrokerFolder(Path(folder))
+        self.folder = BrokerFolder(Path(client.transport_options.get("folder", "")))
         self._owner: Owner | None = None
         self._loop: Any = None
         self._timer: Any = None
@@ -219,6 +216,12 @@ class Transport(filesystem.Transport):
                 self._loop.add_reader(self._owner.fileno(), self._deliver_waiting)
                 self._timer = self._loop.call_repeatedly(SWEEP_EVERY_S, self._tick)
         return self._owner
+
+    def establish_connection(self) -> Any:
+        """Begin to use the folder. Not refused earlier: Celery makes transports just to write URLs."""
+        if not self.client.transport_options.get("folder"):
+            raise SettingsError("embedded:// has no folder; name one in the transport option 'folder'")
+        return super().establish_connection()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Deliver from kombu's event loop."""

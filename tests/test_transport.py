@@ -54,6 +54,10 @@ class TestChannel(unittest.TestCase):
         with self.assertRaisesRegex(SettingsError, "embedded:// has no folder; name one"):
             Connection("embedded://").connect()
 
+    def test_a_url_without_a_folder_can_still_be_written(self) -> None:
+        # As a worker does whom a monitor asks for its settings.
+        self.assertEqual("embedded://:**@localhost//", Connection("embedded://").as_uri())
+
     def test_a_message_comes_back_when_the_connection_of_its_reader_closes(self) -> None:
         writer, reader = self.connect(), self.connect()
         writer.SimpleQueue("runs").put({"run": 1})
