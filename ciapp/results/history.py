@@ -38,8 +38,9 @@ class LoggedCommit(msgspec.Struct, frozen=True, kw_only=True):
 def resolve_revision(database: Database, repository: KnownRepository, revision: str, host: str) -> str:
     """The commit that a revision names. Raises UsageError when it names none."""
     if repository.host == host and Path(repository.git_dir).is_dir():
+        git = Repository(Path(repository.git_dir))
         try:
-            return Repository(Path(repository.git_dir)).resolve_commit(revision)
+            return git.resolve_commit(_default_branch(git) if revision == "HEAD" else revision)
         except GitError as error:
             raise UsageError(
                 f"{repository.name} has no revision {revision!r}; see `ciapp log {repository.name}`"
@@ -94,6 +95,12 @@ def runs_of(database: Database, repository: KnownRepository, commit: str) -> lis
             f"queue one with `ciapp rerun {repository.name} {commit[:12]}`"
         )
     return runs
+
+
+def _default_branch(git: Repository) -> str:
+    """HEAD; or the only branch, where HEAD names one that was never pushed."""
+    branches = [ref for ref in git.refs() if ref.startswith("refs/heads/")]
+    return branches[0] if len(branches) == 1 else "HEAD"
 
 
 def _logged(line: str) -> tuple[str, str, str]:
