@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -202,10 +203,23 @@ class Transport(filesystem.Transport):
 
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
-        self.folder = BrokerFolder(Path(client.transport_options.get("folder", "")))
+        self._options = client.transport_options
         self._owner: Owner | None = None
         self._loop: Any = None
         self._timer: Any = None
+
+    @cached_property
+    def folder(self) -> BrokerFolder:
+        """Where all is kept. Asked for late: Celery makes a transport just to write its URL."""
+        path = self._options.get("folder")
+        if not path:
+            raise SettingsError("embedded:// has no folder; name one in the transport option 'folder'")
+        return BrokerFolder(Path(path))
+
+    def establish_connection(self) -> Any:
+        """Begin to use the folder; refused here when there is none."""
+        self.folder.sweep()
+        return super().establish_connection()
 
     @property
     def owner(self) -> Owner:
@@ -216,12 +230,6 @@ class Transport(filesystem.Transport):
                 self._loop.add_reader(self._owner.fileno(), self._deliver_waiting)
                 self._timer = self._loop.call_repeatedly(SWEEP_EVERY_S, self._tick)
         return self._owner
-
-    def establish_connection(self) -> Any:
-        """Begin to use the folder. Not refused earlier: Celery makes transports just to write URLs."""
-        if not self.client.transport_options.get("folder"):
-            raise SettingsError("embedded:// has no folder; name one in the transport option 'folder'")
-        return super().establish_connection()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Deliver from kombu's event loop."""
