@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from ciapp.errors import ProjectError
+from ciapp.errors import ProjectError, StaleAttemptError
 from ciapp.results.database import Database
 from ciapp.results.report import Findings, Report, Status
 from ciapp.results.runs import Run, claim_run, find_runs
@@ -25,6 +25,7 @@ from ciapp.testing.checkout import check_out
 from ciapp.testing.environment import default_python
 from ciapp.testing.lease import Lease
 from ciapp.testing.mirror import Mirror
+from ciapp.testing.preparation import prepare_environment
 from ciapp.testing.project import load_project, lower_limits
 from ciapp.testing.sandbox import open_sandbox
 from ciapp.testing.slot import Slot, take_slot
@@ -60,28 +61,43 @@ def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Data
         project = load_project(checkout.path, granted.project, settings.limits)
     except ProjectError as error:
         return Findings(status=Status.SETUP_FAILED, reason=str(error))
-    limits = lower_limits(settings.limits, project)
-    sandbox = open_sandbox(slot, checkout, limits, setting=settings.sandbox, network=granted.network)
-    python = default_python()
-    plan = SuitePlan(
-        python=python.python,
-        readable=python.readable,
-        start=project.unittest.start,
-        pattern=project.unittest.pattern,
-        top=project.unittest.top,
-        environment={
-            name: value.replace("{checkout}", str(sandbox.checkout)) for name, value in project.env.items()
-        },
-        hash_seed=int(run.tree[:8], 16) % 4294967296,
-        limits=limits,
-        known_tests=_tests_of_parent(run, database),
-    )
-    return run_suite(
-        plan,
-        sandbox,
-        on_progress=lambda told: lease.tell_progress(told.known, told.done, told.failed),
-        should_stop=lambda: lease.is_lost,
-    )
+    try:
+        with prepare_environment(
+            slot,
+            checkout,
+            project.install,
+            settings,
+            tree=run.tree,
+            interpreter=default_python(),
+            should_stop=lambda: lease.is_lost,
+        ) as environment:
+            limits = lower_limits(settings.limits, project)
+            sandbox = open_sandbox(slot, checkout, limits, setting=settings.sandbox, network=granted.network)
+            own = {
+                name: value.replace("{checkout}", str(sandbox.checkout))
+                for name, value in project.env.items()
+            }
+            plan = SuitePlan(
+                python=environment.python,
+                readable=environment.readable,
+                start=project.unittest.start,
+                pattern=project.unittest.pattern,
+                top=project.unittest.top,
+                environment=environment.variables | own,
+                hash_seed=int(run.tree[:8], 16) % 4294967296,
+                limits=limits,
+                known_tests=_tests_of_parent(run, database),
+            )
+            return run_suite(
+                plan,
+                sandbox,
+                on_progress=lambda told: lease.tell_progress(told.known, told.done, told.failed),
+                should_stop=lambda: lease.is_lost,
+            )
+    except ProjectError as error:
+        return Findings(status=Status.SETUP_FAILED, reason=str(error), output=error.output)
+    except StaleAttemptError as error:  # it is cancelled, or another attempt's
+        return Findings(status=Status.CANCELLED, reason=str(error))
 
 
 def _tests_of_parent(run: Run, database: Database) -> tuple[tuple[str, int], ...]:
