@@ -568,12 +568,16 @@ class TestOtherUsers(unittest.TestCase):
         if python is None:
             self.skipTest("every Python of this version is closed to other users")
         done = subprocess.run(
-            [str(python), "-B", "-m", "unittest", "-v", *names],
+            [str(python), "-B", "-m", "unittest", "-v", *(f"tests.{name}" for name in names)],
             cwd=TREE,
             user=uid,
             group=uid,
             extra_groups=[],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={
+                "HOME": "/nonexistent",
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -581,8 +585,36 @@ class TestOtherUsers(unittest.TestCase):
         self.assertEqual(0, done.returncode, done.stderr)
         return done.stderr
 
-    def test_a_worker_that_is_an_ordinary_user_has_both_levels(self) -> None:
-        said = self.run_tests(
-            "tests.test_sandbox.TestBubblewrap", "tests.test_sandbox.TestWeakLevel", uid=NOBODY
-        )
-        self.assertNotIn("skipped", said)
+    def test_an_ordinary_user_has_both_levels(self) -> None:
+        said = self.run_tests("test_sandbox.TestBubblewrap", "test_sandbox.TestWeakLevel", uid=NOBODY)
+        if HAS_BUBBLEWRAP:
+            self.assertNotIn("skipped", said)
+
+    def test_an_ordinary_user_has_checkouts(self) -> None:
+        self.run_tests("test_slot", "test_mirror", "test_checkout", "test_submodules", uid=NOBODY)
+
+    def test_root_steps_down_at_the_weak_level_where_files_can_be_reached(self) -> None:
+        self.run_tests("test_sandbox.TestSteppingDown", uid=0)
+
+
+@unittest.skipUnless(
+    ROOT and open_interpreter() == Path(sys.executable).resolve(), "this Python is closed to other users"
+)
+class TestSteppingDown(unittest.TestCase):
+    def test_the_program_has_the_slots_identity(self) -> None:
+        place = Place(self, "off")
+        place.state.parent.chmod(0o755)
+        sandbox = place.open(place.commit({"app.py": ""}))
+        script = """
+import os
+open("written", "w").close()
+try:
+    os.listdir("../../git")
+except PermissionError:
+    print(os.getuid(), os.getgid(), os.getgroups(), os.stat("app.py").st_uid)
+"""
+        uid = place.slot.identity.uid
+        self.assertEqual(f"{uid} {uid} [] {uid}\n", run_python(sandbox, script).output)
+        self.assertIn("as a user of the slot's own", describe_level(find_level("off"), place.state))
+        place.commit({"app.py": "x"})
+        self.assertFalse((place.path / "written").exists())
