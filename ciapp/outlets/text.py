@@ -162,6 +162,7 @@ def _header(report: Report) -> str:
         "Subject": report.subject,
         "Author": report.author,
         "Environment": ", ".join(filter(None, (report.environment, environment, sandbox))),
+        "Installed": report.installation,
         "Attempt": f"{report.attempt}" + (f", by {report.worker}" if report.worker else ""),
         "Finished": _instant(when) if when else "",
         "Status": report.status.value,

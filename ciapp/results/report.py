@@ -110,6 +110,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     fixtures: tuple[FixtureResult, ...] = ()
     output: str = ""  #: head and tail of what was written outside any test, stdout and stderr
     python: str = ""  #: version of the interpreter that ran the tests, "3.11.7"
+    installation: str = ""  #: what was installed for the tests, and why
     sandbox: str = ""  #: the level in force: "bubblewrap" or "limits"
     children: int = 0  #: how many child processes it took; more than 1 after a crash or a timeout
     duration_s: float = 0.0  #: of the tests, from the first child's start to the last one's end

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
 from ciapp.errors import ProjectError, StaleAttemptError
 from ciapp.results.database import Database
 from ciapp.results.report import Findings, Report, Status
@@ -88,12 +90,13 @@ def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Data
                 limits=limits,
                 known_tests=_tests_of_parent(run, database),
             )
-            return run_suite(
+            findings = run_suite(
                 plan,
                 sandbox,
                 on_progress=lambda told: lease.tell_progress(told.known, told.done, told.failed),
                 should_stop=lambda: lease.is_lost,
             )
+            return msgspec.structs.replace(findings, installation=environment.explanation)
     except ProjectError as error:
         return Findings(status=Status.SETUP_FAILED, reason=str(error), output=error.output)
     except StaleAttemptError as error:  # it is cancelled, or another attempt's

@@ -191,7 +191,6 @@ class Installation:
         # A dispatcher that a hook started for a moment may still be at work here.
         eventually(self._is_deleted, f"{self.folder} is deleted")
 
-
     def _is_deleted(self) -> bool:
         with contextlib.suppress(OSError):
             shutil.rmtree(self.folder)
