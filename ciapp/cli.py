@@ -18,7 +18,7 @@ import click
 
 from ciapp import __version__
 from ciapp.context import REPO, REV, Context, pass_context
-from ciapp.errors import CiError, NoSuchRunError
+from ciapp.errors import CiError, NoSuchRunError, UsageError
 from ciapp.keeping import backup, purge_command, restore
 from ciapp.logs import set_up_logging
 from ciapp.outlets.junit import to_junit
@@ -26,16 +26,18 @@ from ciapp.outlets.terminal import escape_line
 from ciapp.outlets.text import render_log_line, render_report
 from ciapp.results.history import commit_log, runs_of
 from ciapp.results.outcomes import latest_runs, past_tests
-from ciapp.results.pushes import find_repository, list_repositories
+from ciapp.results.pushes import find_repository, has_commit, list_repositories
 from ciapp.results.queue import count_queue
 from ciapp.results.report import to_json_types
-from ciapp.results.runs import Run, cancel_run, find_runs, rerun, running_runs
+from ciapp.results.runs import Run, cancel_run, find_runs, running_runs
 from ciapp.results.store import report_on
 from ciapp.results.workers import list_workers
+from ciapp.serving import dispatcher, monitor, up, worker
 from ciapp.show import (
     history_document,
     log_document,
     log_lines,
+    newer_tips,
     progress_text,
     render_history,
     render_status,
@@ -72,19 +74,6 @@ def demo(context: Context, keep: bool) -> None:
     run_demo(keep=keep)
 
 
-@cli.command()
-@click.option("--concurrency", type=click.IntRange(1), help="Runs tested at a time.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port of the monitor's pages.")
-@click.option("--no-monitor", is_flag=True, help="Do not start the monitor.")
-@pass_context
-def up(context: Context, concurrency: int | None, port: int | None, no_monitor: bool) -> None:
-    """Run dispatcher, worker and monitor on this machine until Ctrl-C."""
-    from ciapp.services import run_services
-
-    context.ledger().close()
-    sys.exit(run_services(context.settings, concurrency=concurrency, port=port, monitor=not no_monitor))
-
-
 @cli.group()
 def hook() -> None:
     """Install the hook in a repository, or remove it."""
@@ -95,15 +84,27 @@ def hook() -> None:
 @click.option("--name", help="The repository's name in ciapp; its folder's name by default.")
 @click.option("--test-tips", is_flag=True, help="Test the commits that branches and tags name now.")
 @click.option("--test-since", metavar="REV", help="Test what branches and tags have had since REV.")
+@click.option("--moved", is_flag=True, help="The repository of that name is here now, with its history.")
 @pass_context
 def hook_install(
-    context: Context, repository: Path, name: str | None, test_tips: bool, test_since: str | None
+    context: Context,
+    repository: Path,
+    name: str | None,
+    test_tips: bool,
+    test_since: str | None,
+    moved: bool,
 ) -> None:
     """Install the hook in REPOSITORY; what is in it now counts as seen."""
     from ciapp.intake.register import install_and_register
 
     done = install_and_register(
-        context.settings, context.ledger(), repository, name=name, test_tips=test_tips, test_since=test_since
+        context.settings,
+        context.ledger(),
+        repository,
+        name=name,
+        test_tips=test_tips,
+        test_since=test_since,
+        moved=moved,
     )
     for line in done:
         click.echo(escape_line(line))
@@ -121,43 +122,6 @@ def hook_remove(context: Context, repository: Path) -> None:
 
 
 @cli.command()
-@click.option("--once", is_flag=True, help="Take in what is there, send it, and end.")
-@pass_context
-def dispatcher(context: Context, once: bool) -> None:
-    """Move pushes into the ledger and runs to workers; take back runs that were lost."""
-    from ciapp.intake.serve import serve
-
-    serve(context.settings, context.ledger(), once=once)
-
-
-PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
-
-
-@cli.command(context_settings=PASS_ON)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@pass_context
-def worker(context: Context, arguments: tuple[str, ...]) -> None:
-    """Test commits: a Celery worker, with Celery's own options."""
-    context.ledger().close()
-    from ciapp.celery import app
-
-    options = ["--loglevel=info", "--without-mingle", "--without-gossip"]
-    app.start(["--quiet", "worker", *options, *arguments])
-
-
-@cli.command(context_settings=PASS_ON)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@pass_context
-def monitor(context: Context, arguments: tuple[str, ...]) -> None:
-    """Watch in a browser: Flower, with Flower's own options."""
-    settings = context.settings
-    from ciapp.celery import app
-
-    options = [f"--address={settings.monitor_address}", f"--port={settings.monitor_port}"]
-    app.start(["flower", *options, "--logging=warning", *arguments])
-
-
-@cli.command()
 @REPO
 @REV
 @click.option("-n", "--limit", default=20, show_default=True, type=click.IntRange(1))
@@ -172,8 +136,9 @@ def log(context: Context, repo: str, rev: str, limit: int, as_json: bool) -> Non
         click.echo(json.dumps(log_document(repo, commits), indent=2))
         return
     width = shutil.get_terminal_size().columns
+    refs = newer_tips(database, repository, [run for commit in commits for run in commit.runs])
     for commit in commits:
-        for line in log_lines(commit):
+        for line in log_lines(commit, refs):
             click.echo(render_log_line(line, width=width, color=sys.stdout.isatty()))
 
 
@@ -215,11 +180,15 @@ def report(
     run = _pick_run(runs_of(database, repository, commit), environment)
     found = report_on(database, run)
     if found is None:
-        raise NoSuchRunError(
-            f"commit {commit[:12]} of {repo} is {progress_text(run)}; see `ciapp wait {repo} {rev}`"
-        )
+        progress = progress_text(run, newer_tips(database, repository, [run]))
+        raise NoSuchRunError(f"commit {commit[:12]} of {repo} is {progress}; see `ciapp wait {repo} {rev}`")
     if junit is not None:
-        junit.write_bytes(to_junit(found))
+        try:
+            junit.write_bytes(to_junit(found))
+        except OSError as error:
+            raise UsageError(
+                f"{junit} cannot be written: {error.strerror}; give --junit another file"
+            ) from error
     elif as_json:
         click.echo(json.dumps(to_json_types(found), indent=2))
     else:
@@ -238,10 +207,14 @@ def wait(context: Context, repo: str, rev: str, timeout: float | None) -> None:
     deadline = time.monotonic() + timeout if timeout is not None else None
     appears = time.monotonic() + (min(timeout, APPEARS_WITHIN_S) if timeout is not None else APPEARS_WITHIN_S)
     while not find_runs(database, repository.name, [commit]) and time.monotonic() < appears:
+        if has_commit(database, repository.id, commit):
+            break  # it was pushed, and not to be tested
         time.sleep(LOOK_EVERY_S)
     code = 0
-    for first in runs_of(database, repository, commit):
-        run = watch_run(database, first, deadline)
+    runs = runs_of(database, repository, commit)
+    refs = newer_tips(database, repository, runs)
+    for first in runs:
+        run = watch_run(database, first, deadline, refs)
         assert run.status is not None
         click.echo(render_log_line(run_line(run), width=0, color=sys.stdout.isatty()))
         code = max(code, run.status.exit_code)
@@ -269,7 +242,9 @@ def status(context: Context, as_json: bool) -> None:
 def rerun_command(context: Context, repo: str, rev: str) -> None:
     """Test a commit again, or for the first time."""
     database, repository, commit = context.find(repo, rev)
-    queued = rerun(database, repository.id, commit)
+    from ciapp.intake.register import queue_commit
+
+    queued = queue_commit(database, repository, commit, context.settings.host_name)
     state = "queued" if queued else "waiting or running already"
     click.echo(f"commit {commit[:12]} of {repo} is {state}; follow it with `ciapp wait {repo} {commit[:12]}`")
 
@@ -294,7 +269,7 @@ def doctor(context: Context) -> None:
     sys.exit(examine(context.settings))
 
 
-for _command in (purge_command, backup, restore):
+for _command in (up, dispatcher, worker, monitor, purge_command, backup, restore):
     cli.add_command(_command)
 
 

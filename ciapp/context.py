@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ciapp.errors import SettingsError
 from ciapp.results.database import Database
 from ciapp.results.history import resolve_revision
 from ciapp.results.pushes import KnownRepository, find_repository
@@ -21,8 +22,13 @@ class Context:
         return load_settings()
 
     def ledger(self) -> Database:
-        """The ledger, migrated."""
-        database = Database(self.settings.database)
+        """The ledger, migrated. Raises SettingsError when its folder cannot be made."""
+        try:
+            database = Database(self.settings.database)
+        except OSError as error:
+            raise SettingsError(
+                f"{error.filename} cannot be made: {error.strerror}; set state_dir elsewhere"
+            ) from error
         database.migrate()
         return database
 

@@ -32,6 +32,12 @@ class GitError(CiError):
     """git answered with an error."""
 
 
+class NoRepositoryError(GitError):
+    """The folder that the user named is no git repository."""
+
+    exit_code = UsageError.exit_code
+
+
 class CheckoutError(CiError):
     """A commit could not be laid out in a slot's checkout, for reasons that are not the commit's."""
 

@@ -21,7 +21,7 @@ import msgspec
 from git.cmd import Git
 from git.exc import GitCommandError, GitCommandNotFound
 
-from ciapp.errors import GitError
+from ciapp.errors import GitError, NoRepositoryError
 
 #: Variables that tell git how to reach a remote; every other GIT_* variable is dropped.
 TRANSPORT_VARIABLES = frozenset(
@@ -139,12 +139,14 @@ def git_version() -> tuple[int, ...]:
 def find_git_dir(path: Path) -> Path:
     """The git directory of a repository given by its folder, bare or not.
 
-    Raises GitError when the folder is no repository; a folder inside a work tree does not count.
+    Raises NoRepositoryError when it is none; a folder inside a work tree does not count.
     """
     for candidate in (path / ".git", path):
         if (candidate / "HEAD").is_file() and (candidate / "objects").is_dir():
             return candidate.resolve()
-    raise GitError(f"{path} is not a git repository; give the folder of a bare repository or of a clone")
+    raise NoRepositoryError(
+        f"{path} is not a git repository; give the folder of a bare repository or of a clone"
+    )
 
 
 def _as_git_error(

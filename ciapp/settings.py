@@ -28,6 +28,8 @@ RefPolicy = Literal["each", "tip", "off"]
 EMBEDDED_BROKER = "embedded://"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 SEARCHED = (Path("~/.config/ciapp/ciapp.toml"), Path("/etc/ciapp/ciapp.toml"))
+BROKERS = ("embedded", "amqp", "amqps", "pyamqp", "redis", "rediss", "sentinel")  #: schemes of broker_url
+DATABASES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")  #: schemes of database_url
 VARIABLES_OF_OURS = frozenset({"CIAPP_CONFIG"})  #: CIAPP_* variables that are no settings
 DEFAULT_REFS: dict[str, RefPolicy] = {"refs/heads/*": "each", "refs/tags/*": "each"}
 
@@ -239,6 +241,15 @@ def _field_names(root: type) -> list[str]:
 
 def _check(settings: Settings, source: str) -> None:
     """Bounds that types do not express."""
+    schemes = {"broker_url": BROKERS, "database_url": DATABASES}
+    for name, known in schemes.items():
+        # The rest of a URL may hold a password, and is not shown.
+        scheme, separator, _ = getattr(settings, name).partition("://")
+        if (scheme or separator) and (not separator or scheme not in known):
+            said = f"starts with {scheme + separator!r}" if separator else "is no URL"
+            raise SettingsError(
+                f"{source}: setting {name!r} {said}; give one of {', '.join(known)}, then ://…"
+            )
     limits = {f"limits.{name}": value for name, value in msgspec.structs.asdict(settings.limits).items()}
     positive = {
         "lease_s": settings.lease_s,

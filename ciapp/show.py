@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -15,8 +15,9 @@ from ciapp.outlets.terminal import escape_line, format_duration
 from ciapp.outlets.text import LETTERS, LogLine
 from ciapp.results.database import Database
 from ciapp.results.history import LoggedCommit
+from ciapp.results.order import DEFERRED
 from ciapp.results.outcomes import PastTest
-from ciapp.results.pushes import DEFERRED, KnownRepository
+from ciapp.results.pushes import KnownRepository, seen_refs
 from ciapp.results.queue import QueueCounts
 from ciapp.results.report import SCHEMA, State
 from ciapp.results.runs import Run, get_run
@@ -73,6 +74,13 @@ def log_lines(commit: LoggedCommit, refs: Mapping[str, str] | None = None) -> li
             note="purged" if commit.is_purged else "not tested",
         )
     ]
+
+
+def newer_tips(database: Database, repository: KnownRepository, runs: Iterable[Run]) -> Mapping[str, str]:
+    """The values of refs that `progress_text` needs to speak of these runs; mostly none."""
+    if any(run.state is State.QUEUED and run.priority == DEFERRED for run in runs):
+        return seen_refs(database, repository.id)
+    return {}
 
 
 def log_document(repo: str, commits: Sequence[LoggedCommit]) -> dict[str, Any]:
@@ -146,8 +154,10 @@ def render_status(counts: QueueCounts, workers: Sequence[Worker], running: Seque
     return "\n".join(escape_line(line) for line in lines)
 
 
-def watch_run(database: Database, run: Run, deadline: float | None = None) -> Run:
-    """Show a run going on until it has finished, and return it as it is then.
+def watch_run(
+    database: Database, run: Run, deadline: float | None = None, refs: Mapping[str, str] | None = None
+) -> Run:
+    """Show a run going on until it has finished, and return it as it is then; `refs` as for `progress_text`.
 
     Raises NoSuchRunError when the deadline (monotonic) passes first, or the run is deleted.
     """
@@ -160,7 +170,7 @@ def watch_run(database: Database, run: Run, deadline: float | None = None) -> Ru
                 raise NoSuchRunError(f"commit {run.commit[:12]} of {run.repo} is still {progress_text(run)}")
             bar.length = max(run.tests_known, 1)
             bar.pos = min(run.tests_done, bar.length)
-            bar.current_item = escape_line(progress_text(run))
+            bar.current_item = escape_line(progress_text(run, refs))
             bar.render_progress()
             time.sleep(LOOK_EVERY_S)
             found = get_run(database, run.id)

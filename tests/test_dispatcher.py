@@ -32,7 +32,8 @@ from ciapp.intake.spool import SpoolRecord, spool_folder
 from ciapp.results import pushes, queue, schema
 from ciapp.results.database import Database
 from ciapp.results.history import commit_log
-from ciapp.results.pushes import DEFERRED, find_repository, record_push, seen_refs
+from ciapp.results.order import DEFERRED
+from ciapp.results.pushes import find_repository, record_push, seen_refs
 from ciapp.results.queue import count_queue
 from ciapp.results.report import State, Status
 from ciapp.results.runs import Run, beat_run, cancel_run, claim_run, find_runs, list_attempts

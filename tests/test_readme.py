@@ -75,7 +75,7 @@ class TestReadme(unittest.TestCase):
         self.assertEqual(["team"], list(settings.repository))
 
     def test_its_report_document_has_the_reports_fields(self):
-        [example] = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+        [example] = re.findall(r"`ciapp report --json`.*?```json\n(.*?)```", README, re.DOTALL)
         document = msgspec.json.decode(example.replace("…", "2026-11-23T05:00:00Z"))
         fields = {field.name for field in msgspec.structs.fields(Report)}
         self.assertEqual(fields, set(document))

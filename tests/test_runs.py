@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 from ciapp.errors import LedgerError, UsageError
 from ciapp.results.database import Database, stored_text
+from ciapp.results.order import DEFERRED
 from ciapp.results.pushes import (
-    DEFERRED,
     NewPush,
+    check_name,
     find_repository,
     has_push,
     record_push,
-    register_repository,
     seen_refs,
     settled_pushes,
 )
@@ -127,7 +127,7 @@ class LedgerRules:
     def test_a_name_belongs_to_one_repository(self):
         add_repository(self.database)
         with self.assertRaisesRegex(UsageError, "belongs to here:/srv/team.git"):
-            register_repository(self.database, name="team", host="there", git_dir="/srv/team.git", refs={})
+            check_name(self.database, name="team", host="there", git_dir="/srv/team.git")
         with self.assertRaisesRegex(UsageError, "it knows team"):
             find_repository(self.database, "tame")
 

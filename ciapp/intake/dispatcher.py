@@ -24,6 +24,7 @@ from pathlib import Path
 
 from ciapp.errors import BrokerError, GitError, LedgerError
 from ciapp.git import Repository
+from ciapp.intake.hook import is_removed
 from ciapp.intake.pins import drop_pins
 from ciapp.intake.presence import Presence
 from ciapp.intake.push import RefUpdate, changed_refs
@@ -215,7 +216,8 @@ class Dispatcher:
         return counts.waiting > 0
 
     def _repositories(self) -> list[KnownRepository]:
-        return list_repositories(self._database, self._settings.host_name)
+        known = list_repositories(self._database, self._settings.host_name)
+        return [one for one in known if not is_removed(Path(one.git_dir))]
 
     def _say_trouble(self, repository: KnownRepository, error: str) -> None:
         """Say what is wrong with a repository once, not at every step."""

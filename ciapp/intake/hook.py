@@ -105,6 +105,19 @@ def remove_hook(path: Path) -> list[str]:
     return lines
 
 
+def default_name(git_dir: Path) -> str:
+    """The name that the hook was installed by, else the folder's without `.git`."""
+    note = _read_note(git_dir)
+    if note is not None:
+        return note.name
+    return (git_dir.parent if git_dir.name == ".git" else git_dir).name.removesuffix(".git")
+
+
+def is_removed(git_dir: Path) -> bool:
+    """Whether nothing of ours is in a repository that is there: its hook was never installed, or removed."""
+    return git_dir.is_dir() and not (git_dir / "ciapp").is_dir()
+
+
 def is_installed(path: Path) -> bool:
     """Whether git would call our hook after a push to this repository."""
     git_dir = find_git_dir(path)
@@ -119,7 +132,7 @@ def _install(
     git_dir: Path, name: str | None, command: Sequence[str], config: Path | None, state_dir: Path | None
 ) -> Installation:
     note = _read_note(git_dir)
-    name = name or (note.name if note else _default_name(git_dir))
+    name = name or default_name(git_dir)
     if not re.fullmatch(NAME_PATTERN, name):
         raise UsageError(f"{name!r} cannot name a repository; give --name letters, digits, '.', '_' and '-'")
     if note is not None and find_hooks_folder(git_dir).resolve() != git_dir / note.hooks_folder:
@@ -213,10 +226,6 @@ def _undo(git_dir: Path, note: _Note) -> Path | None:
     restore_setting(git_dir, OPTIONS_SETTING, OPTIONS_ON, note.settings[OPTIONS_SETTING])
     restore_setting(git_dir, HIDE_SETTING, HIDDEN, note.settings[HIDE_SETTING])
     return restored if restored and restored.exists() else None
-
-
-def _default_name(git_dir: Path) -> str:
-    return (git_dir.parent if git_dir.name == ".git" else git_dir).name.removesuffix(".git")
 
 
 def _hook_conf(

@@ -42,9 +42,7 @@ def resolve_revision(database: Database, repository: KnownRepository, revision: 
         try:
             return git.resolve_commit(_default_branch(git) if revision == "HEAD" else revision)
         except GitError as error:
-            raise UsageError(
-                f"{repository.name} has no revision {revision!r}; see `ciapp log {repository.name}`"
-            ) from error
+            raise UsageError(_say_unknown(repository.name, revision, git)) from error
     found = _known_commits(database, repository.id, revision)
     if len(found) == 1:
         return found[0]
@@ -101,6 +99,14 @@ def _default_branch(git: Repository) -> str:
     """HEAD; or the only branch, where HEAD names one that was never pushed."""
     branches = [ref for ref in git.refs() if ref.startswith("refs/heads/")]
     return branches[0] if len(branches) == 1 else "HEAD"
+
+
+def _say_unknown(name: str, revision: str, git: Repository) -> str:
+    branches = [ref.removeprefix("refs/heads/") for ref in git.refs() if ref.startswith("refs/heads/")]
+    if not branches:
+        return f"{name} has no branch yet, so {revision!r} names nothing; push one"
+    shown = ", ".join(branches[:10]) + (", …" if len(branches) > 10 else "")
+    return f"{name} has no revision {revision!r}; its branches are {shown}"
 
 
 def _logged(line: str) -> tuple[str, str, str]:

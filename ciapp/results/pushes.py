@@ -12,16 +12,16 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, delete, select, update
+from sqlalchemy import Connection, Row, delete, select, update
 
 from ciapp.errors import UsageError
 from ciapp.git import NULL_IDS, Commit
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
+from ciapp.results.order import BACKLOG, TIP, put_in_order
 from ciapp.results.report import State
 
 Item = TypeVar("Item")
-TIP, BACKLOG, DEFERRED = 2, 1, 0  #: priorities of runs; higher goes first
 
 
 class KnownRepository(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,23 +54,34 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     runs: int = 0
 
 
+def check_name(database: Database, *, name: str, host: str, git_dir: str) -> None:
+    """Raises UsageError when the name belongs to a repository elsewhere."""
+    for known in list_repositories(database):
+        if known.name == name and (known.host, known.git_dir) != (host, git_dir):
+            raise UsageError(
+                f"the name {name} belongs to {known.host}:{known.git_dir}; choose another with --name, "
+                "or add --moved if that repository is here now"
+            )
+
+
 def register_repository(
     database: Database, *, name: str, host: str, git_dir: str, refs: Mapping[str, str]
 ) -> KnownRepository:
     """Add a repository whose present refs count as seen; one that is known keeps what was seen of it.
 
-    Raises UsageError when the name belongs to a repository elsewhere.
+    A name that belonged to a repository elsewhere is this one's from now on: see `check_name`.
     """
     with database.write() as connection:
         row = connection.execute(
             select(schema.repositories).where(schema.repositories.c.name == name)
         ).one_or_none()
         if row is not None:
-            if (row.host, row.git_dir) != (host, git_dir):
-                raise UsageError(
-                    f"the name {name} belongs to {row.host}:{row.git_dir}; choose another with --name"
-                )
-            return _as_repository(row)
+            connection.execute(
+                update(schema.repositories)
+                .where(schema.repositories.c.id == row.id)
+                .values(host=host, git_dir=git_dir)
+            )
+            return KnownRepository(id=row.id, name=name, host=host, git_dir=git_dir)
         connection.execute(
             schema.repositories.insert().values(
                 name=name, host=host, git_dir=git_dir, registered_at=datetime.now(UTC)
@@ -129,6 +140,14 @@ def has_push(database: Database, repository_id: int, record: str) -> bool:
         return connection.execute(query).first() is not None
 
 
+def has_commit(database: Database, repository_id: int, commit: str) -> bool:
+    """Whether a push brought this commit, to be tested or not."""
+    commits = schema.commits.c
+    query = select(commits.commit).where(commits.repository_id == repository_id, commits.commit == commit)
+    with database.read() as connection:
+        return connection.execute(query).first() is not None
+
+
 def record_push(
     database: Database,
     repository_id: int,
@@ -157,7 +176,7 @@ def record_push(
         ).scalar()
         if added is None:
             return Recorded(push_id=0)
-        _put_in_order(connection, repository_id, push)
+        put_in_order(connection, repository_id, push.refs, push.tips, push.superseding)
         ref = next(iter(refs)) if len(refs) == 1 else ""
         new_commits = new_runs = 0
         for batch in _batches(commits):
@@ -183,36 +202,6 @@ def mark_unpinned(database: Database, push_ids: Sequence[int]) -> None:
     """Note that the pins of these pushes are gone from the repository."""
     with database.write() as connection:
         connection.execute(update(schema.pushes).where(schema.pushes.c.id.in_(push_ids)).values(pinned=False))
-
-
-def _put_in_order(connection: Connection, repository_id: int, push: NewPush) -> None:
-    """Move runs that nobody has started: back, what a ref named before; to the front, what one names now."""
-    runs = schema.runs.c
-    unstarted = (runs.repository_id == repository_id, runs.state == State.QUEUED)
-    moved = (
-        update(schema.runs)
-        .where(*unstarted, runs.ref == bindparam("of_ref"), runs.priority > bindparam("down_to"))
-        .values(priority=bindparam("down_to"))
-    )
-    waiting = set(connection.scalars(select(runs.ref).where(*unstarted).distinct()))
-    back = [
-        {"of_ref": stored_text(ref), "down_to": DEFERRED if ref in push.superseding else BACKLOG}
-        for ref in push.refs
-        if stored_text(ref) in waiting
-    ]
-    # From now on the run belongs to the ref that will not defer it, if there is one.
-    lasting = {
-        commit: [ref for ref in refs if ref not in push.superseding] for commit, refs in push.tips.items()
-    }
-    raised = update(schema.runs).where(*unstarted, runs.commit == bindparam("tip")).values(priority=TIP)
-    front = [{"tip": commit} for commit, refs in lasting.items() if not refs]
-    adopted = [{"tip": commit, "of_ref": stored_text(refs[0])} for commit, refs in lasting.items() if refs]
-    if back:
-        connection.execute(moved, back)
-    if front:
-        connection.execute(raised, front)
-    if adopted:
-        connection.execute(raised.values(ref=bindparam("of_ref")), adopted)
 
 
 def _insert_commits(
@@ -265,7 +254,7 @@ def _insert_runs(
                 commit.id,
                 push_id=push_id,
                 ref=ref or (stored_text(tip_refs[0]) if tip_refs else ""),
-                priority=TIP if tip_refs else BACKLOG,
+                priority=TIP if commit.id in push.tips else BACKLOG,
                 queued_at=now,
             )
         )

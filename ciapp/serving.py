@@ -1,0 +1,59 @@
+"""Commands that run until they are told to stop: up, dispatcher, worker, monitor."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ciapp.context import Context, pass_context
+
+
+@click.command()
+@click.option("--concurrency", type=click.IntRange(1), help="Runs tested at a time.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the monitor's pages.")
+@click.option("--no-monitor", is_flag=True, help="Do not start the monitor.")
+@pass_context
+def up(context: Context, concurrency: int | None, port: int | None, no_monitor: bool) -> None:
+    """Run dispatcher, worker and monitor on this machine until Ctrl-C."""
+    from ciapp.services import run_services
+
+    context.ledger().close()
+    sys.exit(run_services(context.settings, concurrency=concurrency, port=port, monitor=not no_monitor))
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Take in what is there, send it, and end.")
+@pass_context
+def dispatcher(context: Context, once: bool) -> None:
+    """Move pushes into the ledger and runs to workers; take back runs that were lost."""
+    from ciapp.intake.serve import serve
+
+    serve(context.settings, context.ledger(), once=once)
+
+
+PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@click.command(context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@pass_context
+def worker(context: Context, arguments: tuple[str, ...]) -> None:
+    """Test commits: a Celery worker, with Celery's own options."""
+    context.ledger().close()
+    from ciapp.celery import app
+
+    options = ["--loglevel=info", "--without-mingle", "--without-gossip"]
+    app.start(["--quiet", "worker", *options, *arguments])
+
+
+@click.command(context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@pass_context
+def monitor(context: Context, arguments: tuple[str, ...]) -> None:
+    """Watch in a browser: Flower, with Flower's own options."""
+    settings = context.settings
+    from ciapp.celery import app
+
+    options = [f"--address={settings.monitor_address}", f"--port={settings.monitor_port}"]
+    app.start(["flower", *options, "--logging=warning", *arguments])
