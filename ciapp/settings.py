@@ -137,6 +137,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 return policy
         return "off"
 
+    def supersedes(self, name: str, ref: str) -> bool:
+        """Whether a push to `ref` of repository `name` puts off what earlier pushes to it brought."""
+        return any(fnmatch.fnmatchcase(ref, pattern) for pattern in self.for_repository(name).supersede)
+
 
 def load_settings(config: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings in force. Raises SettingsError for a file or variable that cannot be used."""
@@ -149,10 +153,6 @@ def load_settings(config: Path | None = None, environ: Mapping[str, str] | None 
             settings = _with_variable(settings, variable, environ[variable])
     _check(settings, str(file or "the environment"))
     return settings
-
-    def supersedes(self, name: str, ref: str) -> bool:
-        """Whether a push to `ref` of repository `name` puts off what earlier pushes to it brought."""
-        return any(fnmatch.fnmatchcase(ref, pattern) for pattern in self.for_repository(name).supersede)
 
 
 def settings_file(config: Path | None = None) -> Path | None:
