@@ -59,9 +59,10 @@ class LedgerBackend(BaseBackend):  # type: ignore[misc]
 
     def _lose(self, run_id: int, attempt: int, reason: str) -> None:
         try:
-            lose_attempt(
+            if lose_attempt(
                 self._database, run_id, attempt=attempt, reason=reason, tries=self._settings.attempts
-            )
+            ):
+                logger.warning("attempt lost", extra={"run_id": run_id, "attempt": attempt, "reason": reason})
         except LedgerError as error:
             # Its lease ends without us, and the dispatcher queues it again.
             logger.warning("lost attempt not noted", extra={"run_id": run_id, "error": str(error)})

@@ -2,15 +2,18 @@
 
 In:  which of them to run, and their options.
 Out: their processes, each in a session of its own so that Ctrl-C reaches us alone and we stop them in order;
-     one that ends by itself is started again. When we are killed, the kernel ends them.
+     one that ends by itself is started again, unless what it was told cannot be done. When we are killed,
+     the kernel ends them.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +22,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
+from ciapp.errors import SettingsError, UsageError
 from ciapp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,11 +48,16 @@ class Service:
         self._start_at = 0.0
 
     def keep_running(self) -> None:
-        """Start the program, again if need be, but not sooner than a while after it ended."""
+        """Start the program, again if need be, but not sooner than a while after it ended.
+
+        Raises UsageError when it ended because of what it was told: it would end so again.
+        """
         if self._process is not None:
             code = self._process.poll()
             if code is None:
                 return
+            if code == UsageError.exit_code:
+                raise UsageError(f"the {self.name} cannot run, for the reason above; all is stopped")
             logger.error("service ended", extra={"service": self.name, "exit": code})
             self._process = None
             self._start_at = time.monotonic() + RESTART_AFTER_S
@@ -63,10 +73,10 @@ class Service:
                     preexec_fn=_die_with_parent,
                 )
 
-    def ask_to_stop(self) -> None:
-        """Send the signal that means "finish what you do"."""
+    def ask_to_stop(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal: SIGTERM means "finish what you do", SIGQUIT "give it back"."""
         if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+            self._process.send_signal(number)
 
     def wait(self, timeout_s: float) -> None:
         """Wait for the end; kill what has not ended by then."""
@@ -106,6 +116,10 @@ class Services:
         for service in self._services:
             service.keep_running()
 
+    def hurry(self) -> None:
+        """Do not let tests in flight finish; safe in a signal handler."""
+        self._services[0].ask_to_stop(signal.SIGQUIT)
+
     def stop(self) -> None:
         """Stop all; tests in flight are finished, or queued again."""
         for service in self._services:
@@ -116,26 +130,60 @@ class Services:
 
 
 def run_services(settings: Settings, *, concurrency: int | None, port: int | None, monitor: bool) -> int:
-    """Run them until SIGINT or SIGTERM; returns the exit code."""
-    stopped = threading.Event()
+    """Run them until SIGINT or SIGTERM; a second one cuts tests in flight short. Returns the exit code.
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
+    Raises UsageError when they run already, or what they were told cannot be done.
+    """
+    port = settings.monitor_port if port is None else port
+    with _take_lock(settings.state_path):
+        if monitor:
+            _check_port(settings.monitor_address, port)
+            logger.info("monitor", extra={"page": f"http://{settings.monitor_address}:{port}/"})
+        services = Services(concurrency=concurrency, port=port, monitor=monitor)
+        stopped = threading.Event()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    services = Services(concurrency=concurrency, port=port, monitor=monitor)
-    if monitor:
-        address = f"http://{settings.monitor_address}:{settings.monitor_port if port is None else port}/"
-        logger.info("monitor", extra={"page": address})
-    try:
-        while not stopped.is_set():
-            services.keep_running()
-            stopped.wait(LOOK_EVERY_S)
-        logger.info("stopping; tests in flight are finished or queued again")
-    finally:
-        services.stop()
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            if stopped.is_set():
+                services.hurry()
+            stopped.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        try:
+            while not stopped.is_set():
+                services.keep_running()
+                stopped.wait(LOOK_EVERY_S)
+            logger.info("stopping; tests in flight get 30 s to finish, or none at a second Ctrl-C")
+        finally:
+            services.stop()
     return 0
+
+
+def _take_lock(state: Path) -> IO[str]:
+    try:
+        lock = (state / "up.lock").open("a")
+    except OSError as error:
+        raise SettingsError(f"{state} cannot be used: {error.strerror}; set state_dir elsewhere") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise UsageError(f"`ciapp up` runs already in {state}; stop it first") from error
+    return lock
+
+
+def _check_port(address: str, port: int) -> None:
+    """Raises UsageError when the monitor could not listen there: it would end again and again."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+        except OSError as error:
+            raise UsageError(
+                f"the monitor cannot listen on {address}:{port}: {error.strerror}; "
+                "give another --port, or --no-monitor"
+            ) from error
 
 
 def _die_with_parent() -> None:

@@ -113,6 +113,9 @@ def end_attendance(**_: Any) -> None:
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]
 def show_fields(logger: logging.Logger, **_: Any) -> None:
-    """Give Celery's log lines the form of ours."""
+    """Give Celery's log lines the form of ours, and leave out those that say what ours say."""
     for handler in logger.handlers:
         handler.setFormatter(FieldFormatter())
+    if logger.level == logging.INFO:
+        for name in ("celery.worker.strategy", "celery.app.trace"):
+            logging.getLogger(name).setLevel(logging.WARNING)

@@ -75,7 +75,13 @@ class Outbox:
             logger.warning("report waits for the ledger", extra={"run_id": run_id, "error": str(error)})
             return False
         if accepted:
-            fields = {"run_id": run_id, "status": report.status.value, "duration_s": report.duration_s}
+            fields = {
+                "repo": report.repo,
+                "commit": report.commit[:12],
+                "run_id": run_id,
+                "status": report.status.value,
+                "duration_s": round(report.duration_s, 3),
+            }
             logger.info("run finished", extra=fields)
         else:
             fields = {"run_id": run_id, "attempt": report.attempt}
