@@ -149,9 +149,7 @@ class TestKeepingRunning(UpTest):
         eventually(lambda: is_dispatcher_alive(self.ci.folder / "team.git"), "the dispatcher is there")
         said = self.ci.ciapp("up", "--no-monitor", "--concurrency=1", code=2)
         self.assertIn(f"ciapp: a dispatcher runs already in {self.ci.folder}/state; stop it first\n", said)
-        self.assertTrue(
-            said.endswith("the dispatcher cannot run, for the reason that it gave above; stopped all\n")
-        )
+        self.assertTrue(said.endswith("the dispatcher cannot run, for the reason above; all is stopped\n"))
         eventually(lambda: not self.processes("worker"), "the worker is gone")
 
     def test_a_port_that_is_taken_is_named(self) -> None:
