@@ -7,26 +7,27 @@ Out: a line per part, "ok", "warn" or "FAIL", the fact, and for the last two the
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 
 import click
 import msgspec
 
-from ciapp.errors import CiError
+from ciapp.errors import CiError, GitError
 from ciapp.git import Repository, git_version
-from ciapp.intake.hook import is_installed
+from ciapp.intake.hook import default_name, installed_command, is_installed, is_removed
 from ciapp.intake.presence import is_dispatcher_alive
-from ciapp.intake.spool import spool_folder
+from ciapp.intake.spool import REJECTED, spool_folder
 from ciapp.outlets.terminal import Color, escape_line, paint
 from ciapp.results.database import Database
 from ciapp.results.pushes import KnownRepository, list_repositories
+from ciapp.results.queue import count_queue
 from ciapp.results.schema import HEAD_REVISION
 from ciapp.results.workers import list_workers
 from ciapp.settings import EMBEDDED_BROKER, Settings, settings_file
@@ -35,6 +36,7 @@ from ciapp.testing.sandbox import describe_level, find_level
 OLDEST_GIT = (2, 30)
 LOW_DISK_MIB = 1024
 CLOCKS_APART_S = 5.0
+OLD_RECORD_S = 60.0
 
 
 class Mark(StrEnum):
@@ -60,10 +62,10 @@ def examine(settings: Settings) -> int:
     for finding in find_all(settings):
         color = {Mark.OK: Color.GREEN, Mark.WARN: Color.YELLOW, Mark.FAIL: Color.RED}[finding.mark]
         mark = f"{finding.mark.value:4}"
-        line = escape_line(f"{finding.part:12} {finding.fact}")
+        line = escape_line(f"{finding.part:16} {finding.fact}")
         click.echo(f"{paint(mark, color) if sys.stdout.isatty() else mark}  {line}")
         if finding.advice:
-            click.echo(f"{'':18} → {escape_line(finding.advice)}")
+            click.echo(f"{'':22} → {escape_line(finding.advice)}")
         if finding.mark is Mark.FAIL:
             worst = Mark.FAIL
     return 3 if worst is Mark.FAIL else 0
@@ -77,15 +79,22 @@ def find_all(settings: Settings) -> Iterator[Finding]:
     yield from _guarded("disk", lambda: _check_disk(settings))
     yield from _guarded("sandbox", lambda: _check_sandbox(settings))
     yield from _guarded("broker", lambda: _check_broker(settings))
-    database = Database(settings.database)
-    found = list(_guarded("database", lambda: _check_database(database)))
+    yield from _guarded("outbox", lambda: _check_outbox(settings))
+    try:
+        database = Database(settings.database)
+        revision = database.revision()
+    except (CiError, OSError) as error:
+        yield Finding("database", Mark.FAIL, str(error), "start it, or correct database_url in the settings")
+        return
+    yield Finding("database", Mark.OK, database.address)
+    found = list(_guarded("migrations", lambda: _check_migrations(database, revision)))
     yield from found
     if any(finding.mark is Mark.FAIL for finding in found):
         return
     yield from _guarded("clock", lambda: _check_clock(database))
     yield from _guarded("workers", lambda: _check_workers(database))
     for repository in list_repositories(database):
-        yield from _guarded(repository.name, partial(_check_repository, settings, repository))
+        yield from _examine_repository(settings, repository)
 
 
 def _guarded(part: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -127,26 +136,31 @@ def _check_sandbox(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_broker(settings: Settings) -> Iterator[Finding]:
-    from ciapp.celery import app
+    from ciapp.tasks import reach_broker
 
-    with app.connection_for_write(connect_timeout=3) as connection:
-        address = str(connection.as_uri())
-        try:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=3)
-        except Exception as error:  # each transport has exceptions of its own
-            advice = "start it, or correct broker_url in the settings"
-            yield Finding("broker", Mark.FAIL, f"{address} does not answer: {error}", advice)
-            return
-    what = "embedded, in the state folder" if settings.broker_url == EMBEDDED_BROKER else address
-    yield Finding("broker", Mark.OK, what)
+    address = reach_broker()
+    embedded = settings.broker_url == EMBEDDED_BROKER
+    yield Finding("broker", Mark.OK, "embedded, in the state folder" if embedded else address)
 
 
-def _check_database(database: Database) -> Iterator[Finding]:
-    revision = database.revision()
-    if revision != HEAD_REVISION:
-        database.migrate()
-        revision = database.revision()
-    yield Finding("database", Mark.OK, f"{database.address}, migration {revision}")
+def _check_outbox(settings: Settings) -> Iterator[Finding]:
+    folder = settings.state_path / "outbox"
+    waiting = len(list(folder.glob("*.report")))
+    damaged = len(list(folder.glob("*.unreadable")))
+    if damaged:
+        advice = f"look at {folder}, and delete them; their runs are tested again"
+        yield Finding("outbox", Mark.WARN, f"{damaged} reports cannot be read", advice)
+    elif waiting:
+        advice = "a worker of this host delivers them while the database answers; is one running?"
+        yield Finding("outbox", Mark.WARN, f"{waiting} reports wait to be stored", advice)
+    else:
+        yield Finding("outbox", Mark.OK, "no report waits to be stored")
+
+
+def _check_migrations(database: Database, revision: str) -> Iterator[Finding]:
+    database.migrate()
+    done = "" if revision == HEAD_REVISION else f", brought there from {revision or 'nothing'} just now"
+    yield Finding("migrations", Mark.OK, f"at {HEAD_REVISION}{done}")
 
 
 def _check_clock(database: Database) -> Iterator[Finding]:
@@ -164,38 +178,102 @@ def _check_clock(database: Database) -> Iterator[Finding]:
 
 def _check_workers(database: Database) -> Iterator[Finding]:
     workers = list_workers(database)
+    counts = count_queue(database)
+    waiting = counts.waiting + counts.sent
     if not workers:
-        yield Finding("workers", Mark.WARN, "none", "start one with `ciapp up` or `ciapp worker`")
+        mark, fact = (Mark.FAIL, f"none, and {waiting} runs wait") if waiting else (Mark.WARN, "none")
+        yield Finding("workers", mark, fact, "start one with `ciapp up` or `ciapp worker`")
     for worker in workers:
         fact = f"{worker.name}: slots {worker.slots}, Python {worker.python}, sandbox {worker.sandbox}"
         yield Finding("worker", Mark.OK, fact)
 
 
-def _check_repository(settings: Settings, repository: KnownRepository) -> Iterator[Finding]:
+def _examine_repository(settings: Settings, repository: KnownRepository) -> Iterator[Finding]:
+    """The parts of one repository, as far as they are on this host."""
+    name, git_dir = repository.name, Path(repository.git_dir)
     if repository.host != settings.host_name:
-        yield Finding("repository", Mark.OK, f"{repository.name} is on {repository.host}; look there")
-        return
-    git_dir = Path(repository.git_dir)
-    part = repository.name
-    if not git_dir.is_dir():
-        yield Finding(part, Mark.FAIL, f"{git_dir} is gone", "bring it back, or `ciapp hook install` it anew")
-        return
-    refs = len(Repository(git_dir).refs())
-    if is_installed(git_dir):
-        yield Finding(part, Mark.OK, f"hook in {git_dir}, {refs} refs")
+        yield from _guarded(name, lambda: _check_host(settings, repository))
+    elif not git_dir.is_dir():
+        advice = f"bring it back; or `ciapp hook install PATH --name {name} --moved` where it is now"
+        yield Finding(name, Mark.FAIL, f"{git_dir} is gone", advice)
+    elif is_removed(git_dir):
+        advice = f"run `ciapp hook install {git_dir} --name {name}` to test pushes again"
+        yield Finding(name, Mark.WARN, f"its hook was removed from {git_dir}; pushes are not tested", advice)
     else:
-        advice = f"run `ciapp hook install {git_dir} --name {repository.name}`"
-        yield Finding(part, Mark.FAIL, f"no hook in {git_dir}", advice)
-    spool = spool_folder(git_dir)
-    waiting = sum(one.is_file() and not one.name.startswith(".") for one in spool.iterdir())
+        yield from _guarded(f"{name} hook", lambda: _check_hook(repository))
+        yield from _guarded(f"{name} spool", lambda: _check_spool(repository))
+        yield from _guarded(f"{name} refs", lambda: _check_refs(repository))
+    yield from _guarded(f"{name} mirror", lambda: _check_mirror(settings, repository))
+
+
+def _check_host(settings: Settings, repository: KnownRepository) -> Iterator[Finding]:
+    git_dir = Path(repository.git_dir)
+    if git_dir.is_dir() and is_installed(git_dir) and default_name(git_dir) == repository.name:
+        fact = (
+            f"{git_dir} is on this machine, which the ledger knows as {repository.host} and which is "
+            f"{settings.host_name} now: nobody takes its pushes in"
+        )
+        advice = f'set host = "{repository.host}", or run `ciapp hook install {git_dir} --moved`'
+        yield Finding(repository.name, Mark.FAIL, fact, advice)
+    else:
+        yield Finding(repository.name, Mark.OK, f"is on {repository.host}; look there")
+
+
+def _check_hook(repository: KnownRepository) -> Iterator[Finding]:
+    git_dir = Path(repository.git_dir)
+    part, advice = (
+        f"{repository.name} hook",
+        f"run `ciapp hook install {git_dir} --name {repository.name}` again",
+    )
+    if not is_installed(git_dir):
+        yield Finding(part, Mark.FAIL, f"git does not call it in {git_dir}", advice)
+    elif not os.access(command := installed_command(git_dir), os.X_OK):
+        yield Finding(part, Mark.FAIL, f"it cannot start ciapp: {command} is missing", advice)
+    else:
+        yield Finding(part, Mark.OK, f"in {git_dir}")
+
+
+def _check_spool(repository: KnownRepository) -> Iterator[Finding]:
+    """Spool and dispatcher in one: what waits is bad only if nobody comes for it."""
+    git_dir = Path(repository.git_dir)
+    spool, part = spool_folder(git_dir), f"{repository.name} spool"
+    ages_s = [time.time() - one.stat().st_mtime for one in spool.iterdir() if _is_record(one)]
+    rejected = spool / REJECTED
+    if rejected.is_dir() and (number := len(list(rejected.iterdir()))):
+        advice = f"look at {rejected}, and delete them; their pushes were found by comparing refs"
+        yield Finding(part, Mark.WARN, f"{number} files are no records and were put aside", advice)
+    if not os.access(spool, os.W_OK | os.X_OK):
+        yield Finding(part, Mark.FAIL, f"{spool} cannot be written", "give it the permissions of objects/")
+    elif max(ages_s, default=0) > OLD_RECORD_S:
+        fact = f"{len(ages_s)} records wait, the oldest for {max(ages_s):.0f} s"
+        yield Finding(part, Mark.FAIL, fact, "see what the dispatcher says; start one with `ciapp up`")
+    else:
+        yield Finding(part, Mark.OK, f"{len(ages_s)} records wait")
+    part = f"{repository.name} dispatcher"
     if is_dispatcher_alive(git_dir):
-        yield Finding(part, Mark.OK, f"dispatcher is there; {waiting} records in the spool")
+        yield Finding(part, Mark.OK, "is there")
     else:
         advice = "start one with `ciapp up` or `ciapp dispatcher`; the hook starts one for a moment at a push"
-        yield Finding(part, Mark.WARN, f"no dispatcher; {waiting} records in the spool", advice)
-    mirror = settings.state_path / "mirrors" / f"{repository.name}.git"
-    if mirror.is_dir():
-        started = time.monotonic()
-        Repository(mirror).run("rev-parse", "--git-dir")
-        took_ms = round(1000 * (time.monotonic() - started))
-        yield Finding(part, Mark.OK, f"mirror answers in {took_ms} ms")
+        yield Finding(part, Mark.WARN, "none", advice)
+
+
+def _is_record(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
+
+
+def _check_refs(repository: KnownRepository) -> Iterator[Finding]:
+    number = len(Repository(Path(repository.git_dir)).refs())
+    yield Finding(f"{repository.name} refs", Mark.OK, f"git reads {number} of them")
+
+
+def _check_mirror(settings: Settings, repository: KnownRepository) -> Iterator[Finding]:
+    mirror, part = settings.state_path / "mirrors" / f"{repository.name}.git", f"{repository.name} mirror"
+    if not mirror.is_dir():
+        yield Finding(part, Mark.OK, "none on this host yet; the first run makes it")
+        return
+    try:
+        refs = len(Repository(mirror).refs())
+    except GitError as error:
+        yield Finding(part, Mark.FAIL, str(error), f"delete {mirror}; the next run fetches it anew")
+    else:
+        yield Finding(part, Mark.OK, f"git reads {refs} refs of it")

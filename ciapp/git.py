@@ -18,6 +18,10 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import msgspec
+
+# GitPython refuses to be imported where there is no git: also by `ciapp doctor`, which would say so.
+os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+
 from git.cmd import Git
 from git.exc import GitCommandError, GitCommandNotFound
 
@@ -132,8 +136,11 @@ class WorkTree:
 
 
 def git_version() -> tuple[int, ...]:
-    """The version of the git on this machine; (2, 39, 5)."""
-    return tuple(Git().version_info)
+    """The version of the git on this machine; (2, 39, 5). Raises GitError without one."""
+    try:
+        return tuple(Git().version_info)
+    except GitCommandNotFound as error:
+        raise GitError("there is no git on the PATH; install it") from error
 
 
 def find_git_dir(path: Path) -> Path:

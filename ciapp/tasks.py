@@ -17,6 +17,8 @@ from ciapp.results.report import to_json_types
 from ciapp.results.runs import Run, task_id
 from ciapp.testing.pipeline import test_run
 
+CONNECT_WITHIN_S = 3
+
 
 @app.task(name="ciapp.run_commit", bind=True, throws=(CiError,), resultrepr_maxsize=100)  # type: ignore[untyped-decorator]
 def run_commit(self: Any, run_id: int, attempt: int) -> dict[str, Any] | None:
@@ -40,7 +42,26 @@ def send_runs(runs: Sequence[Run]) -> None:
                     producer=producer,
                     retry=False,
                 )
-    except (OperationalError, OSError) as error:
+    except _broker_errors() as error:
         raise BrokerError(
             f"broker {app.connection().as_uri()} does not take messages: {error}; see `ciapp doctor`"
         ) from error
+
+
+def reach_broker() -> str:
+    """The broker's address, without its password, if it answers. Raises BrokerError."""
+    with app.connection_for_write(connect_timeout=CONNECT_WITHIN_S) as connection:
+        address = str(connection.as_uri())
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_WITHIN_S)
+        except _broker_errors() as error:
+            raise BrokerError(
+                f"{address} does not answer: {error}; start it, or correct broker_url in the settings"
+            ) from error
+    return address
+
+
+def _broker_errors() -> tuple[type[Exception], ...]:
+    """What a broker that is away, or turns us away, is told by: each transport has exceptions of its own."""
+    connection = app.connection()
+    return (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)

@@ -118,6 +118,15 @@ def is_removed(git_dir: Path) -> bool:
     return git_dir.is_dir() and not (git_dir / "ciapp").is_dir()
 
 
+def installed_command(git_dir: Path) -> Path:
+    """The program by which the hook starts a dispatcher."""
+    for line in (git_dir / "ciapp" / "hook.conf").read_text("utf-8", "surrogateescape").splitlines():
+        key, _, value = line.partition("=")
+        if key == "ciapp_command":
+            return Path(shlex.split(shlex.split(value)[0])[0])
+    raise HookError(f"hook.conf of {git_dir} names no command; run `ciapp hook install {git_dir}` again")
+
+
 def is_installed(path: Path) -> bool:
     """Whether git would call our hook after a push to this repository."""
     git_dir = find_git_dir(path)
