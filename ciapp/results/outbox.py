@@ -45,10 +45,11 @@ class Outbox:
         while time.monotonic() < deadline:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            if not file.exists():  # another process of this host was quicker
+            if file is not None and not file.exists():  # another process of this host was quicker
                 return
             if self._store(run_id, report):
-                file.unlink(missing_ok=True)
+                if file is not None:
+                    file.unlink(missing_ok=True)
                 return
 
     def deliver_waiting(self) -> int:
@@ -56,14 +57,14 @@ class Outbox:
         waiting = sorted(self._folder.glob("*.report")) if self._folder.is_dir() else []
         for number, file in enumerate(waiting):
             try:
-                report = unpack_report(file.read_bytes())
+                run_id, report = int(file.stem.split("-")[0]), unpack_report(file.read_bytes())
             except FileNotFoundError:
                 continue
-            except (zlib.error, msgspec.MsgspecError) as error:
+            except (zlib.error, msgspec.MsgspecError, ValueError) as error:
                 file.rename(file.with_suffix(".unreadable"))
                 logger.error("waiting report unreadable", extra={"file": str(file), "error": str(error)})
                 continue
-            if not self._store(int(file.stem.split("-")[0]), report):
+            if not self._store(run_id, report):
                 return len(waiting) - number
             file.unlink(missing_ok=True)
         return 0
@@ -88,13 +89,19 @@ class Outbox:
             logger.warning("report came too late, kept as evidence", extra=fields)
         return True
 
-    def _keep(self, run_id: int, report: Report) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def _keep(self, run_id: int, report: Report) -> Path | None:
+        """Put a report on the disk; None when that fails: it is not to be lost while we can still try."""
         file = self._folder / f"{run_id}-{report.attempt}.report"
         draft = file.with_suffix(f".{os.getpid()}")
-        with draft.open("wb") as out:
-            out.write(pack_report(report))
-            out.flush()
-            os.fsync(out.fileno())
-        draft.rename(file)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with draft.open("wb") as out:
+                out.write(pack_report(report))
+                out.flush()
+                os.fsync(out.fileno())
+            draft.rename(file)
+        except OSError as error:
+            fields = {"run_id": run_id, "file": str(file), "error": error.strerror}
+            logger.error("report cannot be kept on disk", extra=fields)
+            return None
         return file

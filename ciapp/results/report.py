@@ -144,7 +144,8 @@ def count_outcomes(tests: Iterable[TestResult]) -> dict[str, int]:
 
 def to_json_types(report: Findings) -> dict[str, Any]:
     """The report as dict, list, str, int, float, bool and None; instants as ISO 8601 in UTC."""
-    document: dict[str, Any] = msgspec.to_builtins(report)
+    # Not msgspec.to_builtins, which leaves tuples.
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(report))
     return document
 
 

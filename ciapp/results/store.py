@@ -15,7 +15,7 @@ from sqlalchemy import Select, func, select, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
-from ciapp.results.report import Findings, Report, State, count_outcomes, to_json_types
+from ciapp.results.report import Findings, Report, State, count_outcomes
 from ciapp.results.runs import Run, end_attempt, held
 
 
@@ -131,7 +131,7 @@ def load_report(database: Database, run_id: int, attempt: int | None = None) -> 
 
 def pack_report(report: Report) -> bytes:
     """A report as the ledger and a worker's outbox keep it."""
-    return zlib.compress(msgspec.json.encode(to_json_types(report)), 1)
+    return zlib.compress(msgspec.json.encode(report), 1)
 
 
 def unpack_report(document: bytes) -> Report:
