@@ -593,6 +593,10 @@ class TestOtherUsers(unittest.TestCase):
     def test_an_ordinary_user_has_checkouts(self) -> None:
         self.run_tests("test_slot", "test_mirror", "test_checkout", "test_submodules", uid=NOBODY)
 
+    def test_an_ordinary_user_is_attacked_in_vain(self) -> None:
+        attacks = ("TestSecrets", "TestHost", "TestAfterwards", "TestProcesses", "TestMemory")
+        self.run_tests(*(f"test_hostile.{name}" for name in attacks), uid=NOBODY)
+
     def test_root_steps_down_at_the_weak_level_where_files_can_be_reached(self) -> None:
         self.run_tests("test_sandbox.TestSteppingDown", uid=0)
 

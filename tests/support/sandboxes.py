@@ -97,8 +97,18 @@ def start_python(
 
 def run_python(sandbox: Sandbox, script: str, *arguments: str, within_s: float = ENDS_WITHIN_S) -> Ended:
     """Run a script to its end, or until it breaks a limit."""
+    command = [str(PYTHON.python), "-I", "-c", script, *arguments]
+    return run_command(sandbox, command, PYTHON.readable, within_s)
+
+
+def run_command(
+    sandbox: Sandbox, command: Sequence[str], readable: Sequence[Path] = (), within_s: float = ENDS_WITHIN_S
+) -> Ended:
+    """Run a program to its end, or until it breaks a limit."""
     with tempfile.TemporaryFile() as output:
-        process = start_python(sandbox, script, *arguments, stdout=output.fileno())
+        process = sandbox.start(
+            command, environment={}, stdout=output.fileno(), stderr=output.fileno(), readable=readable
+        )
         ended = wait_for_end(process, within_s)
         output.seek(0)
         return ended._replace(output=output.read().decode("utf-8", "backslashreplace"))

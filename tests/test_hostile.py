@@ -1,0 +1,255 @@
+"""Attacks that a commit's tests may try, each shown at work without a sandbox and then held by one.
+
+Where an attack would harm this host, something else stands in for the victim, and the test says what.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import unittest
+import uuid
+from pathlib import Path
+
+from ciapp.settings import Limits
+from tests.support.git_repositories import new_folder
+from tests.support.sandboxes import (
+    HAS_BUBBLEWRAP,
+    PYTHON,
+    Ended,
+    Place,
+    processes_with,
+    run_command,
+    run_python,
+    tree_of,
+    wait_until,
+)
+
+SAMPLES = Path(__file__).parent / "samples"
+ROOT = os.geteuid() == 0
+
+
+def run_unconfined(sample: str, *arguments: str) -> list[str]:
+    """What an attack says that it could do, run as any program."""
+    script = SAMPLES / sample / "attack.py"
+    done = subprocess.run(
+        [sys.executable, "-I", str(script), *arguments], capture_output=True, text=True, timeout=60, cwd="/"
+    )
+    return done.stdout.splitlines()
+
+
+@unittest.skipUnless(HAS_BUBBLEWRAP, "bubblewrap does not work on this host")
+class HostileTest(unittest.TestCase):
+    """A slot in which attacks are run."""
+
+    def setUp(self) -> None:
+        self.place = Place(self, "required")
+        self.outside = new_folder(self)
+        self.outside.chmod(0o777)
+
+    def attack(
+        self, sample: str, *arguments: str, limits: Limits | None = None, within_s: float = 60
+    ) -> Ended:
+        """Run an attack in the sandbox, from the commit that holds it."""
+        script = (SAMPLES / sample / "attack.py").read_text("utf-8")
+        checkout = self.place.commit({"attack.py": script})
+        sandbox = self.place.open(checkout, limits=limits)
+        return run_command(
+            sandbox, [str(PYTHON.python), "-I", "attack.py", *arguments], PYTHON.readable, within_s
+        )
+
+    def assert_held(self, sample: str, *arguments: str) -> None:
+        """The attack works without a sandbox and comes to nothing in one."""
+        self.assertNotEqual([], run_unconfined(sample, *arguments), "the attack is none")
+        self.assertEqual((0, ""), self.attack(sample, *arguments)[:2])
+
+    def start_victim(self, **environment: str) -> tuple[subprocess.Popen[bytes], str]:
+        """A process of the worker's user, and a mark to know it by."""
+        mark = f"victim-{uuid.uuid4()}"
+        victim = subprocess.Popen(
+            [mark, "300"], executable=shutil.which("sleep"), env={**os.environ, **environment}
+        )
+        self.addCleanup(victim.wait)
+        self.addCleanup(victim.kill)
+        self.assertTrue(wait_until(lambda: victim.pid in processes_with(mark)))
+        return victim, mark
+
+
+class TestSecrets(HostileTest):
+    def test_the_brokers_password_is_not_to_be_found(self) -> None:
+        secret = f"secret-{uuid.uuid4()}"
+        self.start_victim(CIAPP_BROKER_URL=f"amqp://ciapp:{secret}@broker")
+        settings = self.place.state / "ciapp.toml"
+        settings.write_text(f'broker_url = "amqp://ciapp:{secret}@broker"\n')
+        found = run_unconfined("hostile_reads_secrets", secret[::-1], str(settings))
+        self.assertGreaterEqual(len(found), 2, found)
+        ended = self.attack("hostile_reads_secrets", secret[::-1], str(settings))
+        self.assertEqual((0, ""), ended[:2])
+
+    def test_servers_on_loopback_and_in_files_do_not_answer(self) -> None:
+        tcp = socket.create_server(("127.0.0.1", 0))
+        name = f"ciapp-{uuid.uuid4()}"
+        path = self.outside / "socket"
+        servers = [tcp]
+        for address in (str(path), f"\0{name}"):
+            server = socket.socket(socket.AF_UNIX)
+            server.bind(address)
+            server.listen()
+            servers.append(server)
+        for server in servers:
+            self.addCleanup(server.close)
+        path.chmod(0o777)
+        self.assert_held("hostile_connects_to_servers", str(tcp.getsockname()[1]), str(path), name)
+
+
+class TestHost(HostileTest):
+    def test_nothing_that_the_worker_needs_can_be_changed(self) -> None:
+        commit = self.place.commit({"app.py": ""}).commit
+        needed = [
+            self.place.mirror.objects / commit[:2] / commit[2:],
+            self.place.mirror.path / "HEAD",
+            self.place.slot.path / "git" / "team.git" / "HEAD",
+            self.place.slot.path / "lock",
+            self.place.state / "slots" / "1" / "other",
+            self.place.state / "spool" / "record",
+            self.place.state / "ledger.sqlite3",
+            self.outside / "venv" / "bin" / "python",
+        ]
+        for file in needed:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+            file.chmod(0o666)
+        before = {file: (file.stat().st_mode, file.read_bytes()) for file in needed}
+        # Shown on copies, for the attack succeeds.
+        copies = [Path(shutil.copy(file, self.outside / f"copy-{file.name}")) for file in needed]
+        self.assertEqual(len(copies), len(run_unconfined("hostile_writes_to_the_host", *map(str, copies))))
+        inside = [
+            "/objects/" + "/".join(needed[0].parts[-2:]),
+            *map(str, PYTHON.readable),
+            str(PYTHON.python),
+        ]
+        ended = self.attack("hostile_writes_to_the_host", *map(str, needed), *inside)
+        self.assertEqual((0, ""), ended[:2])
+        self.assertEqual(before, {file: (file.stat().st_mode, file.read_bytes()) for file in needed})
+
+    @unittest.skipUnless(ROOT, "only root's tests could ever do this")
+    def test_devices_cannot_be_changed(self) -> None:
+        self.assert_held("hostile_changes_devices", "/dev/null", "/dev/zero", "/dev/tty")
+
+    def test_mounts_cannot_be_changed(self) -> None:
+        if ROOT:
+            self.assertNotEqual([], run_unconfined("hostile_mounts"))
+        self.assertEqual((0, ""), self.attack("hostile_mounts")[:2])
+
+    def test_other_processes_are_out_of_reach(self) -> None:
+        victim, mark = self.start_victim()
+        # The argument of the attack stands in /proc/1/cmdline; the first process inside cannot be killed.
+        ended = self.attack("hostile_kills_others", mark)
+        self.assertEqual(0, ended.status)
+        self.assertIsNone(victim.poll())
+        killed = run_unconfined("hostile_kills_others", mark)
+        self.assertIn(f"killed {victim.pid}", killed)
+        self.assertEqual(-9, victim.wait(10))
+
+    def test_killing_everything_kills_the_run_alone(self) -> None:
+        # Not to be shown without a sandbox: it would end every process of this user.
+        victim, _ = self.start_victim()
+        ended = self.attack("hostile_kills_others", "nobody", "all")
+        self.assertIn(ended.status, (0, -9))
+        self.assertIsNone(victim.poll())
+
+    def test_other_processes_cannot_be_traced(self) -> None:
+        victim, _ = self.start_victim()
+        if ROOT:
+            self.assertEqual([f"held {victim.pid}"], run_unconfined("hostile_traces_others", str(victim.pid)))
+        ended = self.attack("hostile_traces_others", str(victim.pid), *(["1"] if ROOT else []))
+        self.assertEqual((0, ""), ended[:2])
+
+
+class TestProcesses(HostileTest):
+    def test_a_fork_bomb_is_held_to_its_number_and_ends_with_the_run(self) -> None:
+        # Without a sandbox only four generations: a bomb would take the host with it.
+        run_unconfined("hostile_fork_bomb", "4", "mark")
+        mark = f"bomb-{uuid.uuid4()}"
+        ended = self.attack("hostile_fork_bomb", "0", mark, limits=Limits(processes=40), within_s=3)
+        self.assertIn(ended.status, (None, -9))
+        self.assertEqual([], processes_with(mark))
+
+
+class TestMemory(HostileTest):
+    def test_memory_is_counted_wherever_it_is(self) -> None:
+        # Without a sandbox nothing stops it, which a test host need not suffer.
+        for way in ("processes", "files", "shared"):
+            with self.subTest(way):
+                ended = self.attack("hostile_memory_bomb", way, "600", limits=Limits(memory_mib=300))
+                self.assertRegex(ended.breach, r"^the run uses \d+ MiB of memory; 300 are allowed$")
+
+
+class TestDisk(HostileTest):
+    def test_disk_is_counted_with_and_without_names(self) -> None:
+        for way in ("files", "unlinked"):
+            with self.subTest(way):
+                ended = self.attack("hostile_fills_the_disk", way, "100", limits=Limits(disk_mib=50))
+                self.assertRegex(ended.breach, r"^the run uses \d+ MiB of disk; 50 are allowed$")
+
+    def test_a_file_of_two_gigabytes_is_refused_even_when_it_is_empty(self) -> None:
+        self.assertEqual("File too large\n", self.attack("hostile_fills_the_disk", "sparse", "2048").output)
+        lenient = Limits(file_mib=4096)
+        ended = self.attack("hostile_fills_the_disk", "sparse", "2048", limits=lenient)
+        self.assertEqual("made 2048\n", ended.output)
+        self.place.commit({"app.py": ""})
+        self.assertFalse((self.place.path / "sparse").exists())
+
+    def test_two_hundred_thousand_files_are_gone_with_the_next_commit(self) -> None:
+        self.assertEqual((0, ""), self.attack("hostile_many_files", "200000", within_s=300)[:2])
+        self.assertEqual(200, len(list((self.place.path / "many").iterdir())))
+        self.place.commit({"app.py": ""})
+        self.assertFalse((self.place.path / "many").exists())
+
+
+class TestAfterwards(HostileTest):
+    #: What a program can find out about where it runs.
+    LOOK = """
+import os, resource, stat, subprocess
+def show(folder):
+    for path, folders, files in sorted(os.walk(folder)):
+        for name in sorted(folders + files):
+            file = os.path.join(path, name)
+            facts = os.lstat(file)
+            print(ascii(file), oct(facts.st_mode), facts.st_uid, facts.st_nlink)
+            if stat.S_ISREG(facts.st_mode) and not file.endswith(".git/index"):
+                print(ascii(open(file, "rb").read()))
+for folder in (".", "/tmp", "/dev/shm", os.path.expanduser("~"), "/etc"):
+    print(folder, oct(os.stat(folder).st_mode))
+    show(folder)
+print(sorted(os.environ.items()), os.getcwd(), sorted(os.listdir("/")))
+print([name for name in os.listdir("/proc") if name.isdigit()])
+print([resource.getrlimit(number) for number in range(16)])
+print(open("/proc/sysvipc/shm").read(), os.listdir("/dev"))
+print(subprocess.check_output(["git", "status", "--porcelain", "--ignored"]))
+print(subprocess.check_output(["git", "log", "--format=%H %D"]))
+"""
+
+    def look(self, commit: str) -> str:
+        ended = run_python(self.place.open(self.place.check_out(commit)), self.LOOK)
+        self.assertEqual(0, ended.status, ended.output)
+        return ended.output
+
+    def test_the_next_run_is_as_if_the_hostile_one_had_never_been(self) -> None:
+        files = {
+            ".gitignore": "ignored\n",
+            "app.py": "x = 1\n",
+            "package/__init__.py": "",
+            "package/data": "1",
+        }
+        commit = self.place.origin.commit("Mine", files)
+        first = self.look(commit)
+        tree = tree_of(self.place.path)
+        ended = self.attack("hostile_leaves_everything", str(self.outside))
+        self.assertEqual((0, ""), ended[:2])
+        self.assertEqual(first, self.look(commit))
+        self.assertEqual(tree, tree_of(self.place.path))
+        self.assertEqual([], list(self.outside.iterdir()))
