@@ -71,12 +71,14 @@ def new_commits(
     if not wanted:
         return
     reached = _commits(repository, seen)
-    words = ["rev-list", "--topo-order", "--reverse", "--encoding=UTF-8", f"--format={COMMIT_FORMAT}"]
-    revisions = "".join(f"{tip}\n" for tip in wanted) + "".join(f"^{commit}\n" for commit in reached)
-    for line in repository.lines(*words, "--stdin", stdin=revisions):
-        # Each commit comes after a line "commit <id>", which git before 2.33 cannot be asked to leave out.
-        if "\0" in line:
-            yield _as_commit(line)
+    yield from _list(
+        repository, [*wanted, *(f"^{commit}" for commit in reached)], "--topo-order", "--reverse"
+    )
+
+
+def single_commits(repository: Repository, commits: Iterable[str]) -> Iterator[Commit]:
+    """These commits alone, whatever is behind them. Raises GitError for one that is not there."""
+    yield from _list(repository, commits, "--no-walk")
 
 
 def changed_refs(current: Mapping[str, str], seen: Mapping[str, str]) -> list[RefUpdate]:
@@ -88,6 +90,14 @@ def changed_refs(current: Mapping[str, str], seen: Mapping[str, str]) -> list[Re
             null = "0" * len(old or new)
             updates.append(RefUpdate(old or null, new or null, ref))
     return updates
+
+
+def _list(repository: Repository, revisions: Iterable[str], *options: str) -> Iterator[Commit]:
+    words = ["rev-list", *options, "--encoding=UTF-8", f"--format={COMMIT_FORMAT}", "--stdin"]
+    for line in repository.lines(*words, stdin="".join(f"{revision}\n" for revision in revisions)):
+        # Each commit comes after a line "commit <id>", which git before 2.33 cannot be asked to leave out.
+        if "\0" in line:
+            yield _as_commit(line)
 
 
 def _peeled_updates(

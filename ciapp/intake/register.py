@@ -11,7 +11,7 @@ from ciapp.errors import GitError, UsageError
 from ciapp.git import Repository, find_git_dir
 from ciapp.intake.hook import default_name, install_hook
 from ciapp.intake.pins import pin
-from ciapp.intake.push import RefUpdate, new_commits, tips
+from ciapp.intake.push import RefUpdate, new_commits, single_commits, tips
 from ciapp.intake.recording import policy_of, record_and_tell
 from ciapp.results.database import Database
 from ciapp.results.pushes import (
@@ -98,18 +98,16 @@ def _record_now(
 ) -> Recorded:
     """Record commits as if they were pushed now, with the refs that name them: alone, or all since one."""
     if since is None:
-        listed = git.run("rev-list", "--no-walk", "--parents", "--stdin", stdin="\n".join([*named, ""]))
-        seen = {parent for line in listed.split("\n") for parent in line.split(" ")[1:]} - set(named)
-        tested = frozenset(named)
+        commits, tested = single_commits(git, named), frozenset(named)
     else:
-        seen, tested = {since}, None
+        updates = [RefUpdate(old="", new=commit, ref="HEAD") for commit in named]
+        commits, tested = new_commits(git, updates, {since}), None
     now = datetime.now(UTC)
     push = NewPush(
         record=f"{why}-{now:%Y%m%dT%H%M%S.%f}", received_at=now, refs=refs, tips=named, tested=tested
     )
     pin(git, push.record, named)
-    updates = [RefUpdate(old="", new=commit, ref="HEAD") for commit in named]
-    return record_and_tell(database, repository, push, new_commits(git, updates, seen))
+    return record_and_tell(database, repository, push, commits)
 
 
 def _resolve(git: Repository, path: Path, revision: str) -> str:
