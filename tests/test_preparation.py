@@ -238,6 +238,22 @@ class TestProject(PreparationCase):
                 self.assertNotEqual(first.python, second.python)
                 first = second
 
+    def test_what_the_project_requires_is_installed_again_only_when_that_changes(self):
+        requiring = "Requires-Dist: alpha\n"
+        with self.prepared(project_files(metadata=requiring)) as first:
+            pass
+        asked = len(self.index.requests)
+        changed = project_files(metadata=requiring, pyproject='description = "x"\n')
+        with self.prepared(changed) as second:
+            self.assertNotEqual(first.python, second.python)
+            self.assertEqual("1.0", self.evaluate(second, "importlib.import_module('alpha').VERSION"))
+            self.assertEqual(asked, len(self.index.requests))
+            alpha = "lib/python*/site-packages/alpha.py"
+            files = [next(one.python.parent.parent.glob(alpha)) for one in (first, second)]
+            self.assertTrue(files[0].samefile(files[1]))
+        with self.prepared(project_files(metadata=requiring + "Requires-Dist: beta\n")) as third:
+            self.assertEqual("1.0", self.evaluate(third, "importlib.import_module('beta').VERSION"))
+
     def test_a_build_that_reads_code_is_done_for_each_tree(self):
         files = project_files(before="print(open('src/project/code.py').read())")
         with self.prepared(files) as first:

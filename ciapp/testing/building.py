@@ -10,13 +10,8 @@ it is, a claim by untrusted code: names are checked, links not followed, sizes b
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
-import shutil
-import stat
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,36 +21,23 @@ import msgspec
 from ciapp.errors import InstallError, ProjectError
 from ciapp.settings import Settings
 from ciapp.testing.environments import MADE
+from ciapp.testing.failures import cannot_be_installed, last_line
 from ciapp.testing.folders import remove_folder
 from ciapp.testing.launch import Shown
-from ciapp.testing.metadata import Build, normalize
+from ciapp.testing.metadata import Build
 from ciapp.testing.program import Ended, run_program
+from ciapp.testing.registry import HOSTS_FILES, certificates, registry_variables, without_credentials
 from ciapp.testing.requirements import LocalProject, Requirements
 from ciapp.testing.sandbox import CHECKOUT, find_level, identity_in, open_sandbox
 from ciapp.testing.slot import Slot
 from ciapp.testing.sources import copy_sources, list_made
-from ciapp.testing.uv import (
-    HOSTS_FILES,
-    VENV,
-    cannot_be_installed,
-    certificates,
-    compile_command,
-    last_line,
-    registry_variables,
-    uv_command,
-    uv_program,
-    without_credentials,
-    write_requirements,
-)
+from ciapp.testing.uv import VENV, compile_command, uv_command, uv_program, write_requirements
+from ciapp.testing.wheels import Wheel, copy_claimed, take_wheel
 
 FRONTEND = Path(__file__).with_name("frontend.py")
 RESULT = "result.json"
 OUT = "out"
-METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
 LARGEST_RESULT = 1 << 16
-LARGEST_METADATA = 1 << 20
-WHEEL_NAME = re.compile(r"(?P<name>[A-Za-z0-9._]+)-(?P<version>[A-Za-z0-9._!+]+)(-[A-Za-z0-9._]+){3,4}\.whl")
-EXTRA = re.compile(r"^Provides-Extra: *([A-Za-z0-9._-]+) *$", re.MULTILINE)
 #: Backends whose editable installs build again at each import, with tools that only a build has.
 NEVER_EDITABLE = ("mesonpy",)
 #: Tools that ask git for the version, which a build cannot see, and the variables that answer for it.
@@ -86,11 +68,9 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """A project's wheel."""
+    """What a build left behind."""
 
-    file: Path
-    name: str
-    extras: tuple[str, ...]  #: that it declares
+    wheel: Wheel
     is_editable: bool
     sources: Path  #: the folder that stood for the checkout, with what the build made in it
     made: tuple[str, ...]  #: files that the build made or wrote to there, and that belong into a checkout
@@ -148,17 +128,11 @@ class Builder:
         if not order.is_full and (changed or not is_editable):
             what = f"it writes to {changed[0]}" if changed else "its build knows no editable installation"
             raise NeedsTree(what)
-        return _take_wheel(
-            out / str(result["wheel"]),
-            folder,
-            Built(
-                file=out,
-                name="",
-                extras=(),
-                is_editable=is_editable,
-                sources=sources,
-                made=(*made, *changed) if is_editable else (),
-            ),
+        return Built(
+            wheel=take_wheel(out / Path(str(result["wheel"])).name, folder),
+            is_editable=is_editable,
+            sources=sources,
+            made=(*made, *changed) if is_editable else (),
         )
 
     def install_from_source(
@@ -257,7 +231,7 @@ def keep_made(built: Built, folder: Path) -> None:
     for name in built.made:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        _copy_claimed(built.sources / name, target)
+        copy_claimed(built.sources / name, target)
         target.chmod(0o755)
 
 
@@ -270,36 +244,3 @@ def _read_result(out: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return result if isinstance(result, dict) else None
-
-
-def _take_wheel(claimed: Path, folder: Path, built: Built) -> Built:
-    """A copy of the wheel that a build claims to have made, with what stands in it."""
-    found = WHEEL_NAME.fullmatch(claimed.name)
-    if found is None or claimed.parent.name != OUT:
-        raise ProjectError(f"the project cannot be built: {claimed.name!r} is no name of a wheel")
-    file = folder / claimed.name
-    try:
-        _copy_claimed(claimed, file)
-        with zipfile.ZipFile(file) as archive:
-            [metadata] = [name for name in archive.namelist() if METADATA.fullmatch(name)]
-            with archive.open(metadata) as opened:
-                text = opened.read(LARGEST_METADATA).decode("utf-8", "replace")
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise ProjectError(f"the project cannot be built: {claimed.name} is no wheel: {error}") from error
-    return msgspec.structs.replace(
-        built,
-        file=file,
-        name=normalize(found["name"]),
-        extras=tuple(map(normalize, EXTRA.findall(text.partition("\n\n")[0]))),
-    )
-
-
-def _copy_claimed(claimed: Path, target: Path) -> None:
-    """Copy a file that untrusted code has made, if it is one. Raises OSError when it is not."""
-    descriptor = os.open(claimed, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as source:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no plain file", str(claimed))
-        with target.open("xb") as copy:
-            shutil.copyfileobj(source, copy)
-    target.chmod(0o644)

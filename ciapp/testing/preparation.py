@@ -15,11 +15,8 @@ skeleton is not enough is noted under its key, so that it is tried once.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,31 +28,20 @@ from ciapp.testing.building import Builder, BuildOrder, Built, NeedsRequirements
 from ciapp.testing.checkout import Checkout
 from ciapp.testing.environment import Interpreter
 from ciapp.testing.environments import MADE, About, Environments, Held
+from ciapp.testing.failures import NeedsSource, cannot_be_installed, last_line
 from ciapp.testing.install import InstallSetting, decide_installation
+from ciapp.testing.keys import Keys
 from ciapp.testing.launch import Shown
-from ciapp.testing.metadata import PYPROJECT, Build, read_pyproject
 from ciapp.testing.program import run_program
 from ciapp.testing.requirements import LocalProject, Requirements, read_file
 from ciapp.testing.sandbox import CHECKOUT, find_level, open_sandbox
 from ciapp.testing.slot import Slot
-from ciapp.testing.sources import digest_inputs
-from ciapp.testing.uv import (
-    VENV,
-    NeedsSource,
-    Uv,
-    cannot_be_installed,
-    last_line,
-    registry_variables,
-    uv_version,
-    without_credentials,
-)
+from ciapp.testing.uv import VENV, Uv
+from ciapp.testing.wheels import requirement, write_stub
 
-FORMAT = 1  #: of environments; another number makes all of them anew
 OVERLAY = "overlay"
 CHECKED_WITHIN_S = 60.0
 MOST_ROUNDS = 3  #: of a backend that asks for further requirements
-VERSION_TAG = re.compile(rb"refs/tags/[A-Za-z_-]*?v?(\d+(?:\.\d+)+)$", re.MULTILINE)
-NO_VERSION = "0.0.0"
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,10 +120,11 @@ class _Preparation:
         self._builder = Builder(slot, settings, should_stop)
         is_shown = find_level(settings.sandbox).name == "bubblewrap"
         self._checkout_inside = CHECKOUT if is_shown else checkout.path
+        self._keys = Keys(checkout.path, self._checkout_inside, interpreter, settings.install)
 
     def obtain(self, wanted: Requirements) -> Held:
         """The environment for what is wanted, of the skeleton if that is enough, else of the tree."""
-        key = self._key(wanted)
+        key = self._keys.key(wanted)
         reason = self._environments.note(key) or self._why_by_tree(wanted)
         if not reason:
             try:
@@ -147,7 +134,7 @@ class _Preparation:
                 self._environments.leave_note(key, reason)
         note = f"made anew for each tree, because {reason}"
         return self._obtain(
-            self._key(wanted, tree=self._tree),
+            self._keys.key(wanted, tree=self._tree),
             lambda folder: self._make(folder, wanted, is_full=True, note=note),
         )
 
@@ -182,23 +169,41 @@ class _Preparation:
         return ""
 
     def _make(self, folder: Path, wanted: Requirements, *, is_full: bool, note: str = "") -> About:
+        """An environment with the projects that are wanted, from one with all that they require."""
+        if not wanted.projects:
+            return self._make_base(wanted, [], folder)
         wheels = folder / "wheels"
         wheels.mkdir()
         wheels.chmod(0o755)
-        lines = [f"{self._copy_wheel(name, wheels)}" for name in wanted.wheels]
-        builds = []
-        for number, project in enumerate(wanted.projects):
-            built = self._build(wheels / str(number), project, is_full)
-            builds.append(built)
-            lines.append(_requirement(project, built))
-        complete = msgspec.structs.replace(wanted, lines=(*lines, *wanted.lines))
-        told = self._install(folder, complete)
+        builds = [
+            self._build(wheels / str(number), project, is_full)
+            for number, project in enumerate(wanted.projects)
+        ]
+        base = self._obtain(self._keys.base_key(wanted, builds), partial(self._make_base, wanted, builds))
+        try:
+            files = [built.wheel.file for built in builds]
+            python, readable = self._interpreter.python, self._interpreter.readable
+            self._uv.extend_environment(folder, python, readable, base.path / VENV, files)
+        finally:
+            base.release()
         for built in builds:
             if built.is_editable:
                 keep_made(built, folder / MADE / OVERLAY)
                 self._point_at_checkout(folder / MADE / VENV, built.sources)
         self._check(folder / MADE)
-        return About(note="; ".join(filter(None, (note, told))))
+        return About(note="; ".join(filter(None, (note, base.about.note))))
+
+    def _make_base(self, wanted: Requirements, builds: Sequence[Built], folder: Path) -> About:
+        """An environment with all that is wanted but the projects, for which stubs stand in."""
+        wheels = folder / "wheels"
+        wheels.mkdir()
+        wheels.chmod(0o755)
+        lines = [self._copy_wheel(name, wheels) for name in wanted.wheels]
+        for project, built in zip(wanted.projects, builds, strict=False):
+            lines.append(requirement(project, built.wheel, write_stub(built.wheel, wheels).as_uri()))
+        told = self._install(folder, msgspec.structs.replace(wanted, lines=(*lines, *wanted.lines)))
+        self._check(folder / MADE)
+        return About(note=told)
 
     def _install(self, folder: Path, wanted: Requirements) -> str:
         python, readable = self._interpreter.python, self._interpreter.readable
@@ -214,17 +219,14 @@ class _Preparation:
             self._builder.install_from_source(folder, python, readable, wanted)
             return f"built from source, because {needs}"
 
-    def _make_tools(self, wanted: Requirements, folder: Path) -> About:
-        return About(note=self._install(folder, wanted))
-
     def _build(self, folder: Path, project: LocalProject, is_full: bool) -> Built:
-        build = self._read_build(project)
+        build = self._keys.build_of(project)
         asked: tuple[str, ...] = ()
         folder.mkdir()
         folder.chmod(0o755)
         for number in range(MOST_ROUNDS):
             wanted = Requirements(lines=(*build.requires, *asked))
-            tools = self._obtain(self._key(wanted), partial(self._make_tools, wanted))
+            tools = self._obtain(self._keys.key(wanted), partial(self._make_base, wanted, []))
             try:
                 venv = tools.path / VENV
                 return self._builder.build_project(
@@ -235,7 +237,7 @@ class _Preparation:
                         checkout=self._checkout.path,
                         python=venv / "bin" / "python",
                         readable=(tools.path, *self._interpreter.readable),
-                        version=self._version(),
+                        version=self._keys.version(),
                         is_full=is_full,
                     ),
                 )
@@ -245,26 +247,11 @@ class _Preparation:
                 tools.release()
         raise ProjectError(f"its build backend always asks for more: {', '.join(asked)}")
 
-    def _read_build(self, project: LocalProject) -> Build:
-        name = os.path.normpath(Path(project.path, PYPROJECT))
-        if not (self._checkout.path / name).is_file():
-            return Build()
-        return read_pyproject(name, read_file(self._checkout.path, name, name)).build
-
     def _copy_wheel(self, name: str, folder: Path) -> str:
         copy = folder / Path(name).name
         copy.write_bytes(read_file(self._checkout.path, name, "install"))
         copy.chmod(0o644)
         return copy.as_uri()
-
-    def _version(self) -> str:
-        """The highest version that a tag names: for builds that would ask git."""
-        try:
-            packed = (self._checkout.path / ".git" / "packed-refs").read_bytes()
-        except OSError:
-            return NO_VERSION
-        versions = [found.decode("ascii") for found in VERSION_TAG.findall(packed)]
-        return max(versions, key=lambda one: tuple(map(int, one.split("."))), default=NO_VERSION)
 
     def _point_at_checkout(self, venv: Path, sources: Path) -> None:
         """Make an editable installation that was built elsewhere find the checkout.
@@ -300,34 +287,3 @@ class _Preparation:
         )
         if not ended.is_good:
             raise cannot_be_installed(ended)
-
-    def _key(self, wanted: Requirements, *, tree: str = "") -> str:
-        """What the environment depends on, as a digest. Without a tree: of what skeletons show."""
-        install = self._settings.install
-        facts = {
-            "format": FORMAT,
-            "python": [str(self._interpreter.python), self._interpreter.version],
-            "uv": uv_version(),
-            "index": without_credentials(registry_variables(install, os.environ)),
-            "wanted": msgspec.to_builtins(wanted),
-            "wheels": [
-                hashlib.sha256(read_file(self._checkout.path, name, "install")).hexdigest()
-                for name in wanted.wheels
-            ],
-            "projects": [
-                [digest_inputs(self._checkout.path / one.path, self._read_build(one)), self._version()]
-                for one in wanted.projects
-            ],
-            "checkout": str(self._checkout_inside) if wanted.projects else "",
-            "network": install.network,
-            "tree": tree,
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _requirement(project: LocalProject, built: Built) -> str:
-    """The line that installs a project's wheel."""
-    first = next((extra for extra in project.first_of if extra in built.extras), None)
-    extras = ",".join((*project.extras, *([first] if first else [])))
-    marker = f" ; {project.marker}" if project.marker else ""
-    return f"{built.name}{f'[{extras}]' if extras else ''} @ {built.file.as_uri()}{marker}"

@@ -21,6 +21,7 @@ from ciapp.testing.sandbox import Sandbox, SandboxedProcess
 OUTPUT_HALF = 16 * 1024  #: bytes kept of the output's head, and of its tail
 LOOK_EVERY_S = 0.2
 READ_BYTES = 1 << 16
+STOPPED = "the run was stopped while its environment was made"
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +47,8 @@ def run_program(
     should_stop: Callable[[], bool],
 ) -> Ended:
     """Run a program. Raises StaleAttemptError when it was to stop, SandboxError when it cannot be started."""
+    if should_stop():
+        raise StaleAttemptError(STOPPED)
     kept = HeadTail(OUTPUT_HALF)
     end, child_end = os.pipe()
     try:
@@ -85,7 +88,7 @@ def _watch(
         if time.monotonic() > deadline_s:
             return None, f"it took longer than {timeout_s:g} s"
         if should_stop():
-            raise StaleAttemptError("the run was stopped while its environment was made")
+            raise StaleAttemptError(STOPPED)
 
 
 def _take_output(end: int, kept: HeadTail) -> bool:

@@ -27,7 +27,8 @@ from ciapp.testing.metadata import Build
 LARGEST_INPUT = 1 << 20
 DEPTH = 2  #: folders so far below the root, and below src/, are part of the digest by name
 SOURCE_ROOT = "src"
-NEVER_COPIED = frozenset({".git", ".hg", "__pycache__"})
+#: What is no source: history, and what builds make themselves, though a commit may hold it by mistake.
+NEVER_COPIED = re.compile(r"\.git|\.hg|__pycache__|.*\.egg-info")
 #: Where versions stand that builds look up.
 VERSION_FILE = re.compile(r"_*(init|version|about|meta|metadata|pkginfo|release)_*\.(py|txt)|VERSION")
 #: What builds leave behind that nothing of the project needs.
@@ -116,7 +117,7 @@ def _walk(project: Path, deepest: int | None = None) -> Iterator[Source]:
         folder = waiting.pop()
         with os.scandir(project / folder) as entries:
             for entry in entries:
-                if entry.name in NEVER_COPIED:
+                if NEVER_COPIED.fullmatch(entry.name):
                     continue
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 yield Source(name, entry.stat(follow_symlinks=False))

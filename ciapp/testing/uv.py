@@ -13,27 +13,26 @@ under an identity of its own: so tests cannot write to what it made.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import Enum
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
-from ciapp.errors import InstallError, ProjectError, StaleAttemptError
-from ciapp.settings import InstallSettings, Settings
+from ciapp.errors import InstallError, StaleAttemptError
+from ciapp.settings import Settings
 from ciapp.testing.bubblewrap import HOME, Bubblewrap
 from ciapp.testing.environments import MADE, Environments
 from ciapp.testing.etc import lay_out_etc
+from ciapp.testing.failures import Blame, NeedsSource, cannot_be_installed, find_blame, last_line
 from ciapp.testing.launch import Shown
 from ciapp.testing.limits import LimitsOnly
 from ciapp.testing.program import Ended, run_program
+from ciapp.testing.registry import HOSTS_FILES, certificates, registry_variables
 from ciapp.testing.requirements import Requirements
 from ciapp.testing.sandbox import Sandbox, find_level, identity_in
 from ciapp.testing.slot import FIRST_UID, Identity, Slot
@@ -41,45 +40,6 @@ from ciapp.testing.slot import FIRST_UID, Identity, Slot
 INSTALL_UID = FIRST_UID - 2  #: uv's identity under root; no slot has it
 RETRY_AFTER_S = (2.0, 10.0)  #: between tries, each of which tries several times itself
 VENV = "venv"
-#: Variables of the worker that say how to reach the registry.
-REGISTRY_VARIABLES = (
-    "ALL_PROXY",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "NO_PROXY",
-    "UV_DEFAULT_INDEX",
-    "UV_EXCLUDE_NEWER",
-    "UV_HTTP_RETRIES",
-    "UV_HTTP_TIMEOUT",
-    "UV_INDEX",
-    "UV_INDEX_STRATEGY",
-    "UV_INSECURE_HOST",
-    "UV_OFFLINE",
-)
-SYSTEM_CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
-#: Names of hosts that no server of names knows.
-HOSTS_FILES = tuple(file for file in (Path("/etc/hosts"),) if file.exists())
-
-UNREACHABLE = re.compile(
-    r"error sending request|HTTP status server error|429 Too Many Requests|error decoding response"
-    r"|operation timed out|network timeout|connection (closed|reset)|network was disabled"
-    r"|lack of valid authentication credentials"
-)
-OF_THIS_HOST = re.compile(r"No space left on device|Read-only file system|Disk quota|Input/output error")
-NEEDS_BUILD = re.compile(r"Wheels are required for|[Bb]uilding (from source|source dist\w*)[^\n]*disabled")
-WITHOUT_WHEEL = re.compile(r"Wheels are required for `([^`]+)`")
-LONGEST_LINE = 200
-CREDENTIALS = re.compile(r"(?:(?<=://)|(?<![^\s=]))[^\s/@=]+@")  #: user and password of a URL
-FAILED_URL = re.compile(r"https?://[^\s)'\"]+")
-
-
-class Blame(Enum):
-    """Whose a failure of uv's is."""
-
-    COMMIT = "the commit asks for what cannot be had"
-    SOURCE = "something would have to be built from source"
-    REGISTRY = "the registry does not answer"
-    HOST = "this host cannot do it"
 
 
 class Uv:
@@ -104,17 +64,40 @@ class Uv:
         venv = folder / MADE / VENV
         files = write_requirements(folder, wanted)
         self._open_to_uv(folder / MADE)
-        create = ["venv", "--quiet", "--relocatable", "--clear", "--python", str(python), str(venv)]
         install = ["pip", "install", "--no-build", "--python", str(venv / "bin" / "python"), *files]
         note = ""
         with self._environments.using_downloads():
             self._open_to_uv(self._environments.downloads)
             sandbox = self._sandbox(folder)
-            self._must(self._run(sandbox, folder, create, readable))
+            self._must(self._run(sandbox, folder, self._create(python, venv), readable))
             if wanted.lines or wanted.options:
                 note = self._install(sandbox, folder, [*install, *wanted.options], readable, wanted)
             self._compile(sandbox, folder, python, readable)
         return note
+
+    def extend_environment(
+        self, folder: Path, python: Path, readable: Sequence[Path], base: Path, wheels: Sequence[Path]
+    ) -> None:
+        """An environment in the folder's `made/venv` that holds these wheels, and what another one holds.
+
+        The wheels come first: uv starts the environment's interpreter, which must find nothing to run yet.
+        """
+        venv = folder / MADE / VENV
+        install = ["pip", "install", "--no-build", "--no-deps", "--no-index", "--offline", "--python"]
+        self._open_to_uv(folder / MADE)
+        with self._environments.using_downloads():
+            self._open_to_uv(self._environments.downloads)
+            sandbox = self._sandbox(folder)
+            self._must(self._run(sandbox, folder, self._create(python, venv), readable))
+            words = [*install, str(venv / "bin" / "python"), *map(str, wheels)]
+            ended = self._run(sandbox, folder, words, readable)
+            if not ended.is_good:
+                raise cannot_be_installed(ended)
+            add_by_links(base, venv, self._identity)
+            self._compile(sandbox, folder, python, readable)
+
+    def _create(self, python: Path, venv: Path) -> list[str]:
+        return ["venv", "--quiet", "--relocatable", "--clear", "--python", str(python), str(venv)]
 
     def _install(
         self, sandbox: Sandbox, folder: Path, words: list[str], readable: Sequence[Path], wanted: Requirements
@@ -198,46 +181,20 @@ class Uv:
         return LimitsOnly(self._identity, folder / "scratch", limits, shown, checkout=folder)
 
 
-class NeedsSource(Exception):  # noqa: N818 - it is no error yet
-    """Something that is wanted has no wheel that would do here."""
-
-    def __init__(self, ended: Ended) -> None:
-        names = dict.fromkeys(WITHOUT_WHEEL.findall(ended.output))
-        super().__init__(f"there is no wheel of {', '.join(names)}" if names else last_line(ended))
-        self.ended = ended
-
-
-def find_blame(ended: Ended, asked_for: Iterable[str]) -> Blame:
-    """Whose fault it is that uv failed; `asked_for` is what the commit says, URLs of its own included."""
-    said = ended.output
-    if ended.breach:
-        return Blame.COMMIT
-    if OF_THIS_HOST.search(said):
-        return Blame.HOST
-    if UNREACHABLE.search(said):
-        own_hosts = {urlsplit(url).hostname for line in asked_for for url in FAILED_URL.findall(line)}
-        failed_hosts = {urlsplit(url).hostname for url in FAILED_URL.findall(said)}
-        return Blame.COMMIT if failed_hosts & own_hosts else Blame.REGISTRY
-    if NEEDS_BUILD.search(said):
-        return Blame.SOURCE
-    # uv says 1 for what cannot be resolved, 2 for what went wrong on the way; a signal is nobody's wish.
-    return Blame.HOST if ended.status is not None and ended.status < 0 else Blame.COMMIT
-
-
-def cannot_be_installed(ended: Ended) -> ProjectError:
-    """The commit's own failure to be installed."""
-    return ProjectError(f"the environment cannot be installed: {last_line(ended)}", output=ended.output)
-
-
-def last_line(ended: Ended) -> str:
-    """The most telling line: why the program was ended, uv's first cause, what was closed, or the last."""
-    lines = [line.strip() for line in ended.output.splitlines() if line.strip()]
-    causes = [line.removeprefix("cause: ") for line in lines if line.startswith("cause: ")]
-    closed = [line for line in lines if "Permission denied" in line]
-    if ended.breach or not lines:
-        return ended.breach or f"it ended with status {ended.status}"
-    line = causes[0] if causes else closed[-1] if closed else lines[-1]
-    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
+def add_by_links(base: Path, venv: Path, identity: Identity) -> None:
+    """Add to an environment what another one holds and it does not, sharing the files."""
+    done = subprocess.run(
+        ["cp", "-a", "-l", "-n", f"{base}/.", str(venv)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise InstallError(f"{base} cannot be linked to {venv}: {''.join(said)}; check the disk of state_dir")
+    if identity.is_own:
+        for parent, _, _ in os.walk(venv):
+            os.chown(parent, identity.uid, identity.gid)
 
 
 def write_requirements(folder: Path, wanted: Requirements) -> list[str]:
@@ -267,38 +224,6 @@ def compile_command(python: Path, venv: Path) -> list[str]:
     That of the environment would run what packages put in its `.pth` files.
     """
     return [str(python), "-I", "-S", "-m", "compileall", "-q", "-q", "-j", "0", str(venv / "lib")]
-
-
-def registry_variables(install: InstallSettings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Where packages come from: the settings, else the worker's own variables."""
-    found = {
-        name: environ[variant]
-        for name in REGISTRY_VARIABLES
-        for variant in (name.lower(), name)
-        if environ.get(variant)
-    }
-    if install.index_url:
-        found["UV_DEFAULT_INDEX"] = install.index_url
-    if install.extra_index_urls:
-        found["UV_INDEX"] = install.extra_index_urls
-    return found
-
-
-def without_credentials(variables: Mapping[str, str]) -> dict[str, str]:
-    """The same, fit for code that is not trusted."""
-    return {name: CREDENTIALS.sub("", value) for name, value in variables.items()}
-
-
-def certificates(folder: Path) -> dict[str, str]:
-    """Variables for the certificates that this host trusts; the worker's own bundle is copied to a folder."""
-    bundle = os.environ.get("SSL_CERT_FILE", "")
-    if bundle and Path(bundle).is_file():
-        copy = folder / "certificates.pem"
-        shutil.copyfile(bundle, copy)
-        copy.chmod(0o644)
-        return {"SSL_CERT_FILE": str(copy)}
-    # Without any on this host, uv's own do.
-    return {"UV_SYSTEM_CERTS": "true"} if any(map(os.path.exists, SYSTEM_CERTIFICATES)) else {}
 
 
 @cache

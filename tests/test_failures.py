@@ -1,19 +1,11 @@
-"""Whose fault it is that uv failed, and what it is told."""
+"""Whose fault it is that uv failed, and which of its words tell."""
 
 from __future__ import annotations
 
 import unittest
 
-from ciapp.settings import InstallSettings
+from ciapp.testing.failures import Blame, NeedsSource, find_blame, last_line
 from ciapp.testing.program import Ended
-from ciapp.testing.uv import (
-    Blame,
-    NeedsSource,
-    find_blame,
-    last_line,
-    registry_variables,
-    without_credentials,
-)
 
 INDEX = "https://index.example.org/simple"
 
@@ -80,39 +72,6 @@ class TestLastLine(unittest.TestCase):
         self.assertEqual("exit 1", last_line(failed("trouble\nexit 1\n")))
         self.assertEqual("it ended with status 2", last_line(failed("")))
         self.assertEqual(201, len(last_line(failed("x" * 1000))))
-
-
-class TestRegistry(unittest.TestCase):
-    def test_settings_go_before_the_workers_variables(self):
-        environ = {
-            "UV_DEFAULT_INDEX": "https://other",
-            "https_proxy": "http://proxy",
-            "HOME": "/x",
-            "PATH": "",
-        }
-        self.assertEqual(
-            {"UV_DEFAULT_INDEX": "https://other", "HTTPS_PROXY": "http://proxy"},
-            registry_variables(InstallSettings(), environ),
-        )
-        install = InstallSettings(index_url=INDEX, extra_index_urls="https://a https://b")
-        self.assertEqual(
-            {"UV_DEFAULT_INDEX": INDEX, "UV_INDEX": "https://a https://b", "HTTPS_PROXY": "http://proxy"},
-            registry_variables(install, environ),
-        )
-
-    def test_credentials_are_taken_out_of_every_url(self):
-        for given, left in (
-            ("https://ann:secret@a.example/simple", "https://a.example/simple"),
-            (
-                "one=https://ann:secret@a.example/x two=https://token@b.example/y",
-                "one=https://a.example/x two=https://b.example/y",
-            ),
-            ("ann:secret@proxy:3128", "proxy:3128"),
-            ("https://a.example/@team/simple", "https://a.example/@team/simple"),
-            ("https://a.example https://ann:s:e@b.example", "https://a.example https://b.example"),
-        ):
-            with self.subTest(given):
-                self.assertEqual({"X": left}, without_credentials({"X": given}))
 
 
 if __name__ == "__main__":
