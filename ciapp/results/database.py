@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.pool import NullPool
 
 from ciapp.errors import LedgerError, SettingsError
+from ciapp.results.forks import forget_at_fork, open_connection
 from ciapp.results.schema import HEAD_REVISION
 
 BUSY_TIMEOUT_S = 30
@@ -39,6 +40,7 @@ class Database:
         try:
             self._url = make_url(url)
             self.engine = _make_engine(str(self._url.render_as_string(hide_password=False)))
+            forget_at_fork(self.engine)
         except (ArgumentError, NoSuchModuleError) as error:
             raise SettingsError(
                 f"database_url {url!r} is no database this ciapp knows; give sqlite:///FILE or postgresql://…"
@@ -61,13 +63,13 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the ledger and changes nothing."""
-        with self._said(), self.engine.connect() as connection:
+        with open_connection(), self._said(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed at the end of the block, or leaves no trace."""
-        with self._said(), self.engine.connect() as connection:
+        with open_connection(), self._said(), self.engine.connect() as connection:
             connection = connection.execution_options(ciapp_write=True, preserve_rowcount=True)
             with connection.begin():
                 yield connection
