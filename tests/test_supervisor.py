@@ -232,8 +232,22 @@ class TestLikeUnittest(unittest.TestCase):
                 project = Path(folder, "project")
                 shutil.copytree(SAMPLES / "tells_its_surroundings", project)
                 findings = run_project(project, python.path, top=".")
+                # From a foreground shell, so to speak: this suite may itself run where SIGINT is ignored.
+                default_sigint = ["env", "--default-signal=INT"]
                 plain = subprocess.run(
-                    [python.path, "-m", "unittest", "discover", "-s", "tests", "-p", "test*.py", "-t", "."],
+                    [
+                        *default_sigint,
+                        python.path,
+                        "-m",
+                        "unittest",
+                        "discover",
+                        "-s",
+                        "tests",
+                        "-p",
+                        "test*.py",
+                        "-t",
+                        ".",
+                    ],
                     cwd=project,
                     env={"PATH": "/usr/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "1"},
                     stdin=subprocess.DEVNULL,
