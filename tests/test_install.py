@@ -195,6 +195,13 @@ class TestSetting(InstallCase):
             found.projects,
         )
 
+    def test_more_folders_than_anybody_needs_are_refused(self):
+        names = [f"./part{number}" for number in range(21)]
+        for name in names:
+            (self.checkout / name).mkdir()
+        self.assertEqual(20, len(self.requirements(*names[:20]).projects))
+        self.refused("install: more than 20 folders to install; name fewer", *names)
+
     def test_a_wheel_of_the_commit_is_taken(self):
         name = "vendor/a-1-py3-none-any.whl"
         self.add(name, "")

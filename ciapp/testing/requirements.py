@@ -23,6 +23,7 @@ from ciapp.testing.metadata import PYPROJECT, read_dependencies
 
 LARGEST_BYTES = 4 << 20
 LARGEST_LINES = 10_000
+MOST_PROJECTS = 20  #: folders of one commit that are built
 #: Options that choose packages, by their short names too; True: with a value.
 OPTIONS = {
     "--default-index": True,
@@ -159,6 +160,8 @@ class _Reader:
         if (self._checkout / name).is_dir():
             extras = tuple(extra.strip() for extra in (found["extras"] or "").split(",") if extra.strip())
             marker = (found["marker"] or "").strip()
+            if len(self._projects) >= MOST_PROJECTS:
+                raise ProjectError(f"{place}: more than {MOST_PROJECTS} folders to install; name fewer")
             self._projects.append(
                 LocalProject(path=name, extras=extras, marker=marker, is_editable=is_editable)
             )

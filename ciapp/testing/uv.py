@@ -67,7 +67,6 @@ class Uv:
         install = ["pip", "install", "--no-build", "--python", str(venv / "bin" / "python"), *files]
         note = ""
         with self._environments.using_downloads():
-            self._open_to_uv(self._environments.downloads)
             sandbox = self._sandbox(folder)
             self._must(self._run(sandbox, folder, self._create(python, venv), readable))
             if wanted.lines or wanted.options:
@@ -86,7 +85,6 @@ class Uv:
         install = ["pip", "install", "--no-build", "--no-deps", "--no-index", "--offline", "--python"]
         self._open_to_uv(folder / MADE)
         with self._environments.using_downloads():
-            self._open_to_uv(self._environments.downloads)
             sandbox = self._sandbox(folder)
             self._must(self._run(sandbox, folder, self._create(python, venv), readable))
             words = [*install, str(venv / "bin" / "python"), *map(str, wheels)]
@@ -171,6 +169,8 @@ class Uv:
 
     def _sandbox(self, folder: Path) -> Sandbox:
         """One mount for the downloads and what is made of them, so that files can be shared by links."""
+        self._open_to_uv(self._environments.downloads)
+        self._environments.downloads.chmod(0o700)  # packages of a private index are nobody else's
         shown = [Shown(self._environments.workshop, self._environments.workshop, writable=True)]
         # The limit on disk is for what a commit does; this is held by the limit on all environments.
         limits = msgspec.structs.replace(self._settings.limits, disk_mib=1 << 30)
