@@ -182,7 +182,7 @@ class TestProcesses(HostileTest):
 class TestMemory(HostileTest):
     def test_memory_is_counted_wherever_it_is(self) -> None:
         # Without a sandbox nothing stops it, which a test host need not suffer.
-        for way in ("processes", "files", "shared"):
+        for way in ("processes", "files", "shared", "mounts"):
             with self.subTest(way):
                 ended = self.attack("hostile_memory_bomb", way, "600", limits=Limits(memory_mib=300))
                 self.assertRegex(ended.breach, r"^the run uses \d+ MiB of memory; 300 are allowed$")

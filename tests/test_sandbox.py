@@ -316,6 +316,25 @@ class TestWeakLevel(unittest.TestCase):
         ended = run_python(self.sandbox, textwrap.dedent(script))
         self.assertRegex(ended.breach, r"^the run uses \d+ MiB of disk; 50 are allowed$")
 
+    def test_disk_in_folders_that_are_closed_or_too_deep_is_a_breach(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(file_mib=20, disk_mib=50))
+        script = """
+            import os, pathlib, sys, time
+            for _ in range(1 if sys.argv[1] == "closed" else 3000):
+                os.mkdir("deep")
+                os.chdir("deep")
+            for number in range(5):
+                pathlib.Path(str(number)).write_bytes(bytes(19 << 20))
+            os.chmod(".", 0)
+            time.sleep(60)
+            """
+        self.addCleanup(self.place.check_out, self.commit)
+        for way in ("closed", "deep"):
+            with self.subTest(way):
+                self.place.check_out(self.commit)
+                ended = run_python(self.sandbox, textwrap.dedent(script), way)
+                self.assertRegex(ended.breach, r"^the run uses \d+ MiB of disk; 50 are allowed$")
+
     def test_disk_that_files_without_a_name_fill_is_a_breach(self) -> None:
         self.sandbox = self.place.open(self.checkout, limits=Limits(file_mib=20, disk_mib=50))
         script = """

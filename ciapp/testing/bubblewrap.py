@@ -43,7 +43,7 @@ from ciapp.testing.launch import (
     spawn,
     wait_for,
 )
-from ciapp.testing.processes import list_children, list_tree, pid_inside, send_signal
+from ciapp.testing.processes import list_children, pid_inside, send_signal
 from ciapp.testing.slot import Identity
 from ciapp.testing.usage import Usage
 
@@ -198,10 +198,9 @@ class BubblewrapProcess:
 
     def breach(self) -> str:
         """Which limit the processes have broken together."""
-        tree = list_tree(self._reaper)[1:]
-        if not tree or self._process.poll() is not None:
+        if self._process.poll() is not None:
             return ""
-        return self._usage.breach(tree, [f"/proc/{tree[0]}/root{folder}" for folder in MEMORY_FOLDERS])
+        return self._usage.breach(self._reaper, MEMORY_FOLDERS)
 
     def kill(self) -> None:
         """End the tree: the kernel ends a pid namespace with its first process."""

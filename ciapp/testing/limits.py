@@ -34,7 +34,7 @@ from ciapp.testing.launch import (
     spawn,
     wait_for,
 )
-from ciapp.testing.processes import count_threads, list_tree, send_signal
+from ciapp.testing.processes import count_threads, send_signal
 from ciapp.testing.slot import Identity
 from ciapp.testing.usage import Usage
 
@@ -167,7 +167,7 @@ class GuardedProcess:
         """Which limit the processes have broken together."""
         if self._guard.poll() is not None:
             return ""
-        return self._usage.breach(list_tree(self._guard.pid)[1:], [])
+        return self._usage.breach(self._guard.pid)
 
     def kill(self) -> None:
         """End the tree, by letting go of the guard's lifeline."""

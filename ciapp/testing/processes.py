@@ -4,7 +4,7 @@ A process that ends while it is looked at is simply not there; nothing here rais
 """
 
 # This runs several times a second for each run, and plain calls cost a third.
-# ruff: noqa: PTH116, PTH208
+# ruff: noqa: PTH115, PTH116, PTH208
 from __future__ import annotations
 
 import os
@@ -80,6 +80,14 @@ def pid_inside(pid: int) -> int:
         if line.startswith("NSpid:"):
             return int(line.split()[-1])
     return 0
+
+
+def mount_namespace(pid: int) -> str:
+    """The name of a process's mount namespace; empty when it is gone."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    except OSError:
+        return ""
 
 
 def send_signal(pid: int, signum: int) -> None:

@@ -1,7 +1,7 @@
 """What a run uses that the kernel does not limit for it: memory and disk of all its processes together.
 
-In:  the processes of the tree, the folders on disk they may write to, and the memory file systems that only
-     they see.
+In:  the folders on disk that a run may write to, its processes, and the memory file systems that only they
+     see.
 Out: a sentence once a limit is broken.
 
 Looking must cost less than what is looked at. So pages that processes share are told apart only when plain
@@ -15,15 +15,16 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ciapp.settings import Limits
-from ciapp.testing.processes import proportional_bytes, resident_bytes
+from ciapp.testing.processes import list_tree, mount_namespace, proportional_bytes, resident_bytes
 
 MIB = 1 << 20
 WALK_EVERY_S = 1.0
 WALK_SHARE = 0.05  #: of the time, at most, goes into walking
+SLICE_S = 0.02  #: for which one look may go on walking
 WALK_AT_LEAST_EVERY_S = 15.0
 GROWTH_WORTH_A_WALK = 16 * MIB
 INODE_BYTES = 1024  #: kernel memory that one file of a tmpfs takes, about
@@ -37,20 +38,24 @@ class Usage:
         self._limits = limits
         self._folders = folders
         self._devices = {os.stat(folder).st_dev for folder in folders}
-        self._disk_filled = _filled(folders)
-        self._shared_memory = _shared_memory()
-        self._walked_at = time.monotonic()
-        self._pause_s = WALK_EVERY_S
+        self._filled_at_start = self._filled = _filled(folders)
+        self._shared_at_start = _shared_memory()
+        self._walk: Iterator[int] | None = None
+        self._walked = 0
+        self._walk_at = time.monotonic() + WALK_EVERY_S
+        self._walk_took_s = 0.0
 
-    def breach(self, tree: Sequence[int], memory_folders: Sequence[str]) -> str:
+    def breach(self, leader: int, memory_folders: Iterable[str] = ()) -> str:
         """Which limit is broken, as a sentence; empty when none is.
 
-        `tree` are the run's processes; `memory_folders` the tmpfs mount points that only they write to.
+        `leader` is a process of ours whose descendants are the run's processes, and `memory_folders` what it
+        sees as mount points of tmpfs that belong to the run.
         """
         limits = self._limits
+        tree = list_tree(leader)[1:]
         if len(tree) > limits.processes:
             return f"the run has {len(tree)} processes; {limits.processes} are allowed"
-        memory_mib = self._memory(tree, memory_folders) // MIB
+        memory_mib = self._memory(leader, tree, memory_folders) // MIB
         if memory_mib > limits.memory_mib:
             return f"the run uses {memory_mib} MiB of memory; {limits.memory_mib} are allowed"
         disk_mib = self._disk(tree) // MIB
@@ -58,31 +63,63 @@ class Usage:
             return f"the run uses {disk_mib} MiB of disk; {limits.disk_mib} are allowed"
         return ""
 
-    def _memory(self, tree: Sequence[int], memory_folders: Sequence[str]) -> int:
-        files = sum(_tmpfs_bytes(folder) for folder in memory_folders)
-        if _shared_memory() - self._shared_memory > self._limits.memory_mib * MIB // 8:
+    def _memory(self, leader: int, tree: Sequence[int], memory_folders: Iterable[str]) -> int:
+        files = sum(_tmpfs_bytes(f"/proc/{leader}/root{folder}") for folder in memory_folders)
+        grown = _shared_memory() - self._shared_at_start
+        if grown > self._limits.memory_mib * MIB // 8:
             # Anonymous files (memfd) are memory that no process has to map.
             files += sum(one.st_blocks * 512 for one in _unlinked(tree) if one.st_dev not in self._devices)
+            # A process with mounts of its own may have a tmpfs there that is not to be seen from here.
+            mounts = mount_namespace(leader)
+            if any(mount_namespace(pid) not in ("", mounts) for pid in tree):
+                files = max(files, grown)
         used = files + sum(map(resident_bytes, tree))
         if used <= self._limits.memory_mib * MIB:
             return used
         return files + sum(map(proportional_bytes, tree))
 
     def _disk(self, tree: Sequence[int]) -> int:
-        """Bytes in the folders; 0 while it is too early to look, or not worth it."""
+        """Bytes in the folders, when they have just been counted; else 0.
+
+        A folder may hold a million files: it is counted in slices, so that whoever asks can go on watching.
+        """
         now = time.monotonic()
-        since_s = now - self._walked_at
-        if since_s < self._pause_s:
-            return 0
-        filled = _filled(self._folders)
-        if filled - self._disk_filled < GROWTH_WORTH_A_WALK and since_s < WALK_AT_LEAST_EVERY_S:
-            return 0
-        used = sum(map(_folder_bytes, self._folders))
-        used += sum(one.st_blocks * 512 for one in _unlinked(tree) if one.st_dev in self._devices)
-        walk_s = time.monotonic() - now
-        self._disk_filled, self._walked_at = filled, now + walk_s
-        self._pause_s = max(WALK_EVERY_S, walk_s / WALK_SHARE)
-        return used
+        if self._walk is None:
+            if now < self._walk_at:
+                return 0
+            filled = _filled(self._folders)
+            if filled - self._filled < GROWTH_WORTH_A_WALK and now < self._walk_at + WALK_AT_LEAST_EVERY_S:
+                return 0
+            self._filled = filled
+            self._walk, self._walked, self._walk_took_s = self._count(), 0, 0.0
+        for used in self._walk:
+            self._walked += used
+            if time.monotonic() > now + SLICE_S:
+                self._walk_took_s += SLICE_S
+                return self._walked
+        self._walk = None
+        self._walk_took_s += time.monotonic() - now
+        self._walk_at = now + max(WALK_EVERY_S, self._walk_took_s / WALK_SHARE)
+        return self._walked + sum(
+            one.st_blocks * 512 for one in _unlinked(tree) if one.st_dev in self._devices
+        )
+
+    def _count(self) -> Iterator[int]:
+        """Disk blocks of everything in the folders, file by file; each name of a file counts."""
+        waiting: list[str | Path] = [*self._folders]
+        while waiting:
+            try:
+                with os.scandir(waiting.pop()) as entries:
+                    for entry in entries:
+                        yield _blocks(entry)
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                # Closed, or too deep: whoever hides files is taken to have written all that was written.
+                yield max(0, _filled(self._folders) - self._filled_at_start)
+                return
 
 
 def _filled(folders: Sequence[Path]) -> int:
@@ -106,23 +143,11 @@ def _shared_memory() -> int:
     return 0
 
 
-def _folder_bytes(folder: Path) -> int:
-    """Disk blocks of everything in a folder; a file with several names counts once for each."""
-    used = 0
-    waiting: list[str | Path] = [folder]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    try:
-                        used += entry.stat(follow_symlinks=False).st_blocks * 512
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append(entry.path)
-                    except OSError:
-                        continue  # gone meanwhile
-        except OSError:
-            continue
-    return used
+def _blocks(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks * 512
+    except OSError:
+        return 0  # gone meanwhile
 
 
 def _unlinked(tree: Sequence[int]) -> Iterator[os.stat_result]:

@@ -1,7 +1,8 @@
 """Use up memory, in ways that no limit of a single process holds.
 
-attack.py processes|files|shared MIB    then waits to be stopped.
+attack.py processes|files|shared|mounts MIB    then waits to be stopped.
 """
+import ctypes
 import mmap
 import os
 import sys
@@ -24,5 +25,16 @@ elif way == "shared":
     shared = mmap.mmap(-1, mib << 20)
     for _ in range(mib):
         shared.write(page)
+elif way == "mounts":
+    libc = ctypes.CDLL(None)
+    identity = [("setgroups", "deny"), ("uid_map", "0 %d 1" % os.getuid()), ("gid_map", "0 %d 1" % os.getgid())]
+    libc.unshare(0x10000000 | 0x20000)
+    for name, text in identity:
+        with open("/proc/self/" + name, "w") as file:
+            file.write(text)
+    libc.mount(b"none", b"/tmp", b"tmpfs", 0, None)
+    for number in range(mib):
+        with open("/tmp/%d" % number, "wb") as file:
+            file.write(page)
 print("used", flush=True)
 time.sleep(300)
