@@ -5,8 +5,10 @@ import shutil
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 from ciapp.errors import CheckoutError
+from ciapp.testing import mirror
 from ciapp.testing.mirror import Mirror
 from tests.support.git_repositories import WorkTree, git, new_folder
 
@@ -130,6 +132,18 @@ class TestMirror(unittest.TestCase):
                 answer.result()
         for commit in commits:
             self.ensure(commit)
+
+    def test_many_small_fetches_are_packed_without_a_loss(self) -> None:
+        self.ensure(self.origin.commit("One", {"a.py": "1"}))
+        forced_away = self.origin.commit("Two", {"a.py": "2"})
+        self.ensure(forced_away)
+        self.origin.git("reset", "-q", "--hard", "HEAD~1")
+        with mock.patch.object(mirror, "MOST_PACKS", -1):
+            self.ensure(self.origin.commit("Three", {"a.py": "3"}))
+        loose = list(self.mirror.objects.glob("??/*"))
+        self.assertEqual([], loose)
+        shutil.rmtree(self.origin.path)
+        self.ensure(forced_away)
 
     def test_a_sha256_repository_has_a_sha256_mirror(self) -> None:
         self.origin = WorkTree(self, self.state, "--object-format=sha256")

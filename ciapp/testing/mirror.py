@@ -22,6 +22,9 @@ from ciapp.git import Repository
 from ciapp.testing.folders import remove_folder
 
 FETCH_WITHIN_S = 3600
+SAMPLE = "17"  #: one of the 256 folders of loose objects, which fill up alike
+MOST_IN_SAMPLE = 16
+MOST_PACKS = 40
 #: Branches and tags, and tips that were force-pushed away while their runs wait.
 REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+refs/ciapp/*:refs/ciapp/*")
 PROTOCOLS = ("file", "git", "http", "https", "ssh")
@@ -90,6 +93,7 @@ class Mirror:
                 return
             try:
                 self._fetch_into(self._repository, commit)
+                self._tidy()
             except GitError as error:
                 if not is_object_trouble(str(error)):
                     raise self._cannot_be_fetched(commit, error) from error
@@ -152,6 +156,13 @@ class Mirror:
             self.path.rename(stale)
         fresh.rename(self.path)
         remove_folder(stale)
+
+    def _tidy(self) -> None:
+        """Pack what many small fetches have left, without dropping anything."""
+        sample, packs = self.objects / SAMPLE, self.objects / "pack"
+        loose = len(list(sample.iterdir())) if sample.is_dir() else 0
+        if loose > MOST_IN_SAMPLE or len(list(packs.glob("*.pack"))) > MOST_PACKS:
+            self._repository.run("repack", "--quiet", "--geometric=2", "-d", env=ENVIRONMENT)
 
     def _cannot_be_fetched(self, commit: str, error: GitError) -> CheckoutError:
         return CheckoutError(f"{commit} cannot be fetched from {self.clone_url}: {error}; see `ciapp doctor`")
