@@ -160,5 +160,7 @@ def _as_git_error(
     words: tuple[str, ...], git_dir: Path, error: GitCommandError | GitCommandNotFound
 ) -> GitError:
     said = str(getattr(error, "stderr", "") or "").strip().removeprefix("stderr:").strip(" \n'")
-    last = said.splitlines()[-1] if said else f"exit status {error.status}"
+    lines = said.splitlines() or [f"exit status {error.status}"]
+    # What follows git's own "fatal:" is advice, as "Please make sure … the repository exists."
+    last = next((line for line in lines if line.startswith("fatal:")), lines[-1])
     return GitError(f"git {words[0]} failed in {git_dir}: {last}")
