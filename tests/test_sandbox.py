@@ -526,7 +526,7 @@ class TestBubblewrap(TestWeakLevel):
             self.place.slot = take_slot(self.place.state)
             return not processes_with(mark)
 
-        self.assertTrue(wait_until(is_gone_with_the_next_holder, 5.0), processes_with(mark))
+        self.assertTrue(wait_until(is_gone_with_the_next_holder, 2.0), processes_with(mark))
         self.assertFalse((self.place.path / mark).exists())
 
     def test_terminals_can_be_made(self) -> None:

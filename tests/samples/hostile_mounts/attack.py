@@ -34,7 +34,7 @@ if os.fork() == 0:
 os.wait()
 if os.fork() == 0:
     if libc.unshare(NEWUSER | NEWNS) == 0:
-        os.system("cat /proc/1/root/etc/shadow >/dev/null 2>&1 && echo as root of a namespace, read /etc/shadow")
+        os.system("cd /proc/1/root 2>/dev/null && cat etc/shadow >/dev/null 2>&1 && echo as root of a namespace, read /etc/shadow")
         for target in (b"/usr", b"/"):
             if mount(b"none", target, b"none", REMOUNT | BIND):
                 try:
