@@ -21,7 +21,7 @@ from ciapp.errors import LedgerError
 from ciapp.results.database import Database
 from ciapp.results.outbox import Outbox
 from ciapp.results.report import from_json_types, to_json_types
-from ciapp.results.runs import list_attempts, lose_attempt, parse_task_id
+from ciapp.results.runs import REPORTED, list_attempts, lose_attempt, parse_task_id
 from ciapp.results.store import load_report
 from ciapp.settings import load_settings
 
@@ -83,8 +83,7 @@ class LedgerBackend(BaseBackend):  # type: ignore[misc]
         attempt = next((one for one in list_attempts(self._database, run_id) if one.number == number), None)
         if attempt is None:
             return meta
-        report = load_report(self._database, run_id, number)
-        if report is not None:
+        if attempt.ending == REPORTED and (report := load_report(self._database, run_id, number)):
             return meta | {
                 "status": states.SUCCESS,
                 "result": to_json_types(report),

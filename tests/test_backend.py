@@ -7,7 +7,6 @@ import os
 import signal
 import unittest
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -17,10 +16,11 @@ from ciapp.errors import LedgerError
 from ciapp.results.database import Database
 from ciapp.results.report import State, Status, to_json_types
 from ciapp.results.runs import Run, claim_run, find_runs, list_attempts, lose_attempt, task_id
-from ciapp.results.store import make_report
+from ciapp.results.store import load_report, make_report
 from tests.support.git_repositories import new_folder
 from tests.support.installation import SLOW, Installation, eventually
 from tests.support.ledgers import add_repository, commit, findings, push
+from tests.support.processes import pool_processes
 
 
 class TestTaskState(unittest.TestCase):
@@ -89,6 +89,18 @@ class TestTaskState(unittest.TestCase):
         self.claim()
         self.assertEqual(("FAILURE", "STARTED"), (self.result(1).state, self.result(2).state))
 
+    def test_a_report_that_comes_late_is_evidence_and_no_success(self) -> None:
+        run = self.claim()
+        lose_attempt(self.database, run.id, attempt=1, reason="worker w was silent for 30 s", tries=3)
+        with self.assertLogs("ciapp", "WARNING") as logged:
+            late = make_report(run, findings(), finished_at=datetime.now(UTC))
+            self.store(to_json_types(late), "SUCCESS")
+        self.assertEqual(
+            ["report came too late, kept as evidence"], [record.message for record in logged.records]
+        )
+        self.assertEqual((State.QUEUED, "FAILURE"), (self.run_now.state, self.result().state))
+        self.assertEqual(late, load_report(self.database, run.id, 1))
+
     def test_a_task_that_failed_loses_its_attempt(self) -> None:
         self.claim()
         with self.assertLogs("ciapp", "WARNING") as logged:
@@ -129,7 +141,7 @@ class TestLostWorker(unittest.TestCase):
         worker = ci.start("worker", "--concurrency=1")
         lost = ci.push_commit(clone, {"tests/test_a.py": SLOW})
         eventually(lambda: [run for run in ci.runs(lost) if run.tests_known], "the test runs")
-        for child in children(worker.pid):
+        for child in pool_processes(worker.pid):
             os.kill(child, signal.SIGKILL)
 
         def first_ending() -> str:
@@ -140,11 +152,6 @@ class TestLostWorker(unittest.TestCase):
         self.assertIs(Status.PASSED, ci.report(lost).status)
         [run] = ci.runs(lost)
         self.assertEqual((2, 2), (run.attempt, len(list_attempts(ci.database, run.id))))
-
-
-def children(pid: int) -> list[int]:
-    """The pool processes of a worker."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 if __name__ == "__main__":

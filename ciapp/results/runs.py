@@ -22,6 +22,7 @@ from ciapp.results.database import Database, stored_text
 from ciapp.results.pushes import new_run
 from ciapp.results.report import State, Status
 
+REPORTED = "reported"  #: the ending of the attempt whose report is the run's
 RETRY_AFTER_S = (0, 5, 30)  #: how long a run waits after its first, second, … lost attempt
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Select, func, select, update
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
 from ciapp.results.report import Findings, Report, State, count_outcomes
-from ciapp.results.runs import Run, end_attempt, held
+from ciapp.results.runs import REPORTED, Run, end_attempt, held
 
 
 def save_report(database: Database, run_id: int, report: Report) -> bool:
@@ -58,7 +58,7 @@ def save_report(database: Database, run_id: int, report: Report) -> bool:
                 document=document,
             )
         )
-        end_attempt(connection, run_id, report.attempt, "reported" if accepted else "reported too late")
+        end_attempt(connection, run_id, report.attempt, REPORTED if accepted else "reported too late")
         if stored.rowcount:
             return accepted
         return bool(

@@ -1,7 +1,8 @@
 """A run, from its claim to its report: the story of testing.
 
 In:  a run's id and the number of the attempt that a message asks for.
-Out: the attempt's report; None when it was not this attempt's turn, or is no longer.
+Out: the attempt's report; None when it was not this attempt's turn. An attempt that lost its run on the way
+     reports what it found so far: the ledger refuses it and keeps it beside the run as evidence.
 
     admit → checkout → environment → sandboxed child → report
 
@@ -46,8 +47,6 @@ def test_run(run_id: int, attempt: int, *, worker: str, settings: Settings) -> R
     logger.info("run started", extra={"run_id": run.id, "repo": run.repo, "commit": run.commit[:12]})
     with Lease(database, run) as lease:
         findings = _test(run, lease, slot, settings, database)
-    if lease.is_lost:
-        return None
     return make_report(run, findings, finished_at=datetime.now(UTC))
 
 

@@ -8,10 +8,10 @@ import subprocess
 import time
 import unittest
 import uuid
-from pathlib import Path
 
 from ciapp.results.report import State, Status
 from tests.support.installation import Embedded, Installation, eventually
+from tests.support.processes import pool_processes, processes_with
 
 GONE_WITHIN_S = 2.0
 DAEMON = """\
@@ -28,18 +28,6 @@ class TestDaemon(unittest.TestCase):
             subprocess.Popen([sys.executable, "-c", sleep, "MARKER"], start_new_session=True)
         time.sleep(600)
 """
-
-
-def processes_with(marker: str) -> list[int]:
-    """The processes whose command line has the marker."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if marker.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
 
 
 class Survivors:
@@ -77,9 +65,8 @@ class Survivors:
         self.assert_gone_soon()
 
     def test_a_killed_pool_process_leaves_nothing_and_its_run_is_queued_again(self):
-        children = Path(f"/proc/{self.worker.pid}/task/{self.worker.pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGKILL)
+        for process in pool_processes(self.worker.pid):
+            os.kill(process, signal.SIGKILL)
         eventually(lambda: self.ci.runs(self.commit)[0].attempt == 2, "the run is given out again", 30)
         [run] = self.ci.runs(self.commit)
         self.assertEqual(State.RUNNING, run.state)

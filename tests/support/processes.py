@@ -1,0 +1,44 @@
+"""Processes of a test's own as /proc tells of them: found by a word of their command line, stopped, told."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from ciapp.testing.processes import list_children
+
+
+def processes_with(word: str) -> list[int]:
+    """The processes whose command line has this word."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if word.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def pool_processes(worker: int) -> list[int]:
+    """The pool processes of a worker's main process."""
+    return list_children(worker)
+
+
+class Suspended:
+    """A context in which a worker, main process and pool, is stopped: it neither runs nor knows it."""
+
+    def __init__(self, worker: int) -> None:
+        self._processes = [worker, *pool_processes(worker)]
+
+    def __enter__(self) -> Suspended:
+        self._signal(signal.SIGSTOP)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        for process in self._processes:
+            os.kill(process, number)
