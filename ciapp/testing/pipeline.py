@@ -20,7 +20,7 @@ import msgspec
 
 from ciapp.errors import ProjectError, StaleAttemptError
 from ciapp.results.database import Database
-from ciapp.results.report import Findings, Report, Status
+from ciapp.results.report import Findings, Report
 from ciapp.results.runs import Run, claim_run, find_runs
 from ciapp.results.store import load_report, make_report
 from ciapp.settings import Settings
@@ -28,11 +28,9 @@ from ciapp.testing.checkout import check_out
 from ciapp.testing.environment import default_python
 from ciapp.testing.lease import Lease
 from ciapp.testing.mirror import Mirror
-from ciapp.testing.preparation import prepare_environment
-from ciapp.testing.project import load_project, lower_limits
-from ciapp.testing.sandbox import open_sandbox
 from ciapp.testing.slot import Slot, take_slot
-from ciapp.testing.supervisor import SuitePlan, run_suite
+from ciapp.testing.suite import prepare_suite, unprepared
+from ciapp.testing.supervisor import run_suite
 
 logger = logging.getLogger(__name__)
 
@@ -59,50 +57,27 @@ def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Data
     mirror.ensure_commit(granted.clone_url or run.git_dir, run.commit)
     try:
         checkout = check_out(slot, mirror, run.commit, setting=settings.sandbox, limits=settings.limits)
-        project = load_project(checkout.path, granted.project, settings.limits)
-    except ProjectError as error:
-        return Findings(status=Status.SETUP_FAILED, reason=str(error))
-    try:
-        with prepare_environment(
+        with prepare_suite(
             slot,
             checkout,
-            project.install,
             settings,
+            repository=granted,
             tree=run.tree,
             interpreter=default_python(),
             should_stop=lambda: lease.is_lost,
-        ) as environment:
-            limits = lower_limits(settings.limits, project)
-            sandbox = open_sandbox(slot, checkout, limits, setting=settings.sandbox, network=granted.network)
-            own = {
-                name: value.replace("{checkout}", str(sandbox.checkout))
-                for name, value in project.env.items()
-            }
-            plan = SuitePlan(
-                python=environment.python,
-                readable=environment.readable,
-                start=project.unittest.start,
-                pattern=project.unittest.pattern,
-                top=project.unittest.top,
-                environment=environment.variables | own,
-                hash_seed=int(run.tree[:8], 16) % 4294967296,
-                limits=limits,
-                known_tests=_tests_of_parent(run, database),
-            )
+        ) as suite:
             findings = run_suite(
-                plan,
-                sandbox,
+                msgspec.structs.replace(suite.plan, known_tests=known_tests_of(run, database)),
+                suite.sandbox,
                 on_progress=lambda told: lease.tell_progress(told.known, told.done, told.failed),
                 should_stop=lambda: lease.is_lost,
             )
-            return msgspec.structs.replace(findings, installation=environment.explanation)
-    except ProjectError as error:
-        return Findings(status=Status.SETUP_FAILED, reason=str(error), output=error.output)
-    except StaleAttemptError as error:  # it is cancelled, or another attempt's
-        return Findings(status=Status.CANCELLED, reason=str(error))
+            return msgspec.structs.replace(findings, installation=suite.installation)
+    except (ProjectError, StaleAttemptError) as error:  # stale: it is cancelled, or another attempt's
+        return unprepared(error)
 
 
-def _tests_of_parent(run: Run, database: Database) -> tuple[tuple[str, int], ...]:
+def known_tests_of(run: Run, database: Database) -> tuple[tuple[str, int], ...]:
     """What the first parent's report lists, so that a test which vanished is seen; empty without one."""
     for parent in find_runs(database, run.repo, run.parents[:1]):
         if parent.environment == run.environment:

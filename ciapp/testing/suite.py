@@ -1,0 +1,88 @@
+"""From a checkout to tests that are ready to run: what workers and desks share.
+
+In:  a checkout in a slot, the server's settings, and an interpreter.
+Out: a `Suite`, whose environment is nobody's to remove for as long as it is held.
+
+    the commit's own configuration → environment → sandbox → plan
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from ciapp.errors import ProjectError, StaleAttemptError
+from ciapp.results.report import Findings, Status
+from ciapp.settings import RepositorySettings, Settings
+from ciapp.testing.checkout import Checkout
+from ciapp.testing.environment import Interpreter
+from ciapp.testing.preparation import prepare_environment
+from ciapp.testing.project import load_project, lower_limits
+from ciapp.testing.sandbox import Sandbox, open_sandbox
+from ciapp.testing.slot import Slot
+from ciapp.testing.supervisor import SuitePlan
+
+
+class Suite(msgspec.Struct, frozen=True, kw_only=True):
+    """The tests of a checkout, with all that they need."""
+
+    plan: SuitePlan
+    sandbox: Sandbox
+    installation: str  #: what is installed for them and why: a sentence for the report
+
+
+@contextlib.contextmanager
+def prepare_suite(
+    slot: Slot,
+    checkout: Checkout,
+    settings: Settings,
+    *,
+    repository: RepositorySettings,
+    tree: str,
+    interpreter: Interpreter,
+    should_stop: Callable[[], bool],
+) -> Iterator[Suite]:
+    """The suite of a checkout, to be run inside the `with` as often as one likes.
+
+    `tree` names the checkout's whole content; the hash seed is made of it, so that each run of a tree has the
+    same. Raises ProjectError for what is the commit's own fault, StaleAttemptError once `should_stop` says
+    yes, CiError for the rest.
+    """
+    project = load_project(checkout.path, repository.project, settings.limits)
+    with prepare_environment(
+        slot,
+        checkout,
+        project.install,
+        settings,
+        tree=tree,
+        interpreter=interpreter,
+        should_stop=should_stop,
+    ) as environment:
+        limits = lower_limits(settings.limits, project)
+        sandbox = open_sandbox(slot, checkout, limits, setting=settings.sandbox, network=repository.network)
+        own = {
+            name: value.replace("{checkout}", str(sandbox.checkout)) for name, value in project.env.items()
+        }
+        yield Suite(
+            plan=SuitePlan(
+                python=environment.python,
+                readable=environment.readable,
+                start=project.unittest.start,
+                pattern=project.unittest.pattern,
+                top=project.unittest.top,
+                environment=environment.variables | own,
+                hash_seed=int(tree[:8], 16) % 4294967296,
+                limits=limits,
+            ),
+            sandbox=sandbox,
+            installation=environment.explanation,
+        )
+
+
+def unprepared(error: ProjectError | StaleAttemptError) -> Findings:
+    """What is to be reported of a suite that could not be prepared, or need not be any more."""
+    if isinstance(error, StaleAttemptError):
+        return Findings(status=Status.CANCELLED, reason=str(error))
+    return Findings(status=Status.SETUP_FAILED, reason=str(error), output=error.output)
