@@ -130,6 +130,23 @@ class TestWeakLevel(unittest.TestCase):
         self.assertEqual("b=c\nd", found.pop("A"))
         self.assertEqual({"PATH", "HOME", "TMPDIR", "LANG", "USER", "LOGNAME", "CI", "CIAPP"}, set(found))
 
+    def test_variables_reach_the_program_and_nothing_that_starts_it(self) -> None:
+        # What starts the program may be root, and these two are code: the loader names each program that
+        # it fails to load this into.
+        names = ("setpriv", "env", "sh", "bwrap", "guard.py")
+        checkout = self.place.commit({f"bin/{name}": f"#!/bin/sh\necho {name} ran >&2\n" for name in names})
+        for name in names:
+            (self.place.path / "bin" / name).chmod(0o755)
+        sandbox = self.place.open(checkout)
+        own = {"LD_PRELOAD": "/nowhere/code.so", "PATH": f"{sandbox.checkout}/bin", "PYTHONHOME": "/nowhere"}
+        with tempfile.TemporaryFile() as output:
+            process = start_python(sandbox, "pass", stdout=output.fileno(), environment=own)
+            self.assertEqual(0, wait_for_end(process).status)
+            output.seek(0)
+            said = output.read().decode()
+        self.assertEqual(1, said.count("cannot be preloaded"), said)
+        self.assertEqual(1, len(said.splitlines()), said)
+
     def test_home_and_tmpdir_are_writable_and_new_for_each_program(self) -> None:
         script = """
             import os, pathlib

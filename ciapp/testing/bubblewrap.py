@@ -53,6 +53,7 @@ ALREADY_SHOWN = ("/usr/", "/bin/", "/sbin/", "/lib", "/sys/devices/system/")
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 DIES_WITHIN_S = 10.0
 FIRST_PROGRAM = 2  #: the program's number inside: bubblewrap's reaper is 1
+SETPRIV, ENV = "/usr/bin/setpriv", "/usr/bin/env"  #: not looked for: PATH may be of the commit's choice
 SIGNALS_FROM = 128  #: exit statuses of bubblewrap above this tell of a signal
 NO_SETUP = "bubblewrap could not set up a sandbox; its reason stands in the program's error output"
 
@@ -106,12 +107,13 @@ class Bubblewrap:
         try:
             words = self._arguments(readable)
             words += ["--json-status-fd", str(status_end), "--block-fd", str(gate)]
+            start = self._start_of(command, words, sandbox_environment(HOME, "/tmp", environment))
             os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in words))
             os.lseek(arguments, 0, os.SEEK_SET)
             process = spawn(
-                [self._identity.name, "--args", str(arguments), "--", *_become(self._identity), *command],
+                [self._identity.name, "--args", str(arguments), "--", *start],
                 program=bubblewrap_program(),
-                environment=sandbox_environment(HOME, "/tmp", environment),
+                environment={},
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=(*pass_fds, status_end, gate, arguments),
@@ -128,6 +130,23 @@ class Bubblewrap:
             return BubblewrapProcess(process, status, gate, self._limits, usage)
         finally:
             os.close(gate)
+
+    def _start_of(
+        self, command: Sequence[str], words: list[str], environment: Mapping[str, str]
+    ) -> Sequence[str]:
+        """What bubblewrap starts, to become the program under its identity and with its variables.
+
+        A variable such as LD_PRELOAD is code of the commit's choice in every program that has it. So
+        bubblewrap itself has none of them, nor has setpriv, which is still root.
+        """
+        if not self._identity.is_own:
+            for name, value in environment.items():
+                words += ["--setenv", name, value]
+            return command
+        if "=" in command[0]:  # env would take it for a variable
+            command = ["/bin/sh", "-c", 'exec "$@"', "sh", *command]
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        return [*_drop_to(self._identity), ENV, *variables, *command]
 
     def _arguments(self, readable: Sequence[Path]) -> list[str]:
         own = self._identity.is_own
@@ -270,11 +289,9 @@ def _open_gate() -> int:
         os.close(writing)
 
 
-def _become(identity: Identity) -> list[str]:
-    if not identity.is_own:
-        return []
+def _drop_to(identity: Identity) -> list[str]:
     numbers = ["--reuid", str(identity.uid), "--regid", str(identity.gid), "--clear-groups"]
-    return ["setpriv", *numbers, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
+    return [SETPRIV, *numbers, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
 
 
 @cache

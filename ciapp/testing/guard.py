@@ -2,7 +2,11 @@
 
 Run as a script by the worker's interpreter, alone with the standard library:
 
-    python -I -S guard.py '{"command": [...], "cwd": ..., "uid": ..., "limits": {...}, ...}'
+    python -I -S guard.py ORDERS
+
+ORDERS is a descriptor that holds one object of JSON: {"command": [...], "environment": {...}, "cwd": ...,
+"uid": ..., "limits": {...}, ...}. The variables are the program's alone: under them, this script would be
+whatever the commit makes of it.
 
 It makes itself the one that orphans fall to (subreaper), starts the program, and waits for the program's
 end or the worker's. Either ends every descendant. The worker's end is the end of file on the lifeline, a
@@ -34,7 +38,8 @@ PR_SET_NO_NEW_PRIVS = 38
 
 def main() -> None:
     """Guard one program from its start to the end of its last descendant."""
-    order = json.loads(sys.argv[1])
+    with open(int(sys.argv[1]), encoding="ascii") as file:
+        order = json.load(file)
     lifeline, status = order["lifeline"], order["status"]
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -73,7 +78,7 @@ def become_program(order: dict[str, Any], failure: int, prctl: Callable[..., int
             signal.signal(number, signal.SIG_DFL)
         for descriptor in (order["lifeline"], order["status"]):
             os.close(descriptor)
-        os.execvp(order["command"][0], order["command"])
+        os.execvpe(order["command"][0], order["command"], order["environment"])
     except OSError as error:
         os.write(failure, f"{error.filename or order['command'][0]}: {error.strerror}".encode())
     finally:

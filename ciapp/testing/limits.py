@@ -76,16 +76,25 @@ class LimitsOnly:
         home, tmp = self._lay_out_scratch()
         lifeline_end, lifeline = os.pipe()
         status, status_end = os.pipe()
-        order = self._order(command) | {"lifeline": lifeline_end, "status": status_end}
+        order = self._order(command) | {
+            "environment": sandbox_environment(str(home), str(tmp), environment),
+            "lifeline": lifeline_end,
+            "status": status_end,
+        }
         usage = Usage(self._limits, [*self._writable, self._scratch])
+        orders = os.memfd_create("orders")
         try:
+            with open(orders, "w", encoding="ascii", closefd=False) as file:
+                json.dump(order, file)
+            os.lseek(orders, 0, os.SEEK_SET)
+            # The guard may be root: no variable of the commit's choice, LD_PRELOAD for one, is to reach it.
             process = spawn(
-                [sys.executable, "-I", "-S", guard.__file__, json.dumps(order)],
+                [sys.executable, "-I", "-S", guard.__file__, str(orders)],
                 program=sys.executable,
-                environment=sandbox_environment(str(home), str(tmp), environment),
+                environment={},
                 stdout=stdout,
                 stderr=stderr,
-                pass_fds=(*pass_fds, lifeline_end, status_end),
+                pass_fds=(*pass_fds, lifeline_end, status_end, orders),
                 new_session=True,
             )
         except BaseException:
@@ -93,6 +102,7 @@ class LimitsOnly:
             os.close(status)
             raise
         finally:
+            os.close(orders)
             os.close(lifeline_end)
             os.close(status_end)
         return GuardedProcess(process, lifeline, status, usage, self._scratch)
