@@ -9,6 +9,7 @@ in between, whatever the busy timeout. So a write transaction takes the write lo
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -19,8 +20,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    DisconnectionError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from ciapp.errors import LedgerError, SettingsError
 from ciapp.results.forks import forget_at_fork, open_connection
@@ -157,15 +164,22 @@ def _make_engine(url: str) -> Engine:
     file = make_url(url).database
     if file and file != ":memory:":
         Path(file).parent.mkdir(parents=True, exist_ok=True, mode=0o711)
-    # A connection to SQLite costs less than the trouble of one that was inherited through a fork.
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_S})
+    # Kept open between transactions: opening and closing cost as much as a transaction does.
+    engine = create_engine(url, pool_size=2, connect_args={"timeout": BUSY_TIMEOUT_S})
 
     @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+    def prepare(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves, below
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # a spool record is deleted once its rows are durable
         connection.execute("PRAGMA foreign_keys = ON")
+        record.info["file"] = _which_file(file)
+
+    @event.listens_for(engine, "checkout")
+    def see_same_file(_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+        # What is written into a file that was moved away or replaced would be lost without a word.
+        if record.info["file"] != _which_file(file):
+            raise DisconnectionError(f"{file} is another file now")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -173,6 +187,15 @@ def _make_engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _which_file(file: str | None) -> tuple[int, int] | None:
+    """What tells a file from another of the same name; None for one that is not there."""
+    try:
+        facts = os.stat(file or "")
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _first_line(error: BaseException | None) -> str:

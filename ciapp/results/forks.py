@@ -1,14 +1,14 @@
 """Keep database connections and forks apart.
 
-In:  blocks in which this process has a connection open; forks of this process, by whatever library.
+In:  blocks in which this process uses a connection; forks of this process, by whatever library.
 Out: no child that was forked in the middle of one.
 
 SQLite remembers in its own memory which locks the process holds. A child forked while another thread has a
 connection open inherits that memory without the locks: it believes that it holds what it does not, and ends
 by deleting the write-ahead log under everybody else. (Seen as "disk I/O error", and as rows that came back,
 when a worker replaced a killed pool process in the moment of its own beat.) So a fork waits until no
-connection is open, and connections wait while it goes on. A fork must not be made by a thread that has a
-connection open itself.
+connection is in use, closes those that the pool keeps, and connections wait while it goes on. A fork must
+not be made by a thread that uses a connection itself.
 
 Pooled connections of PostgreSQL would be shared by parent and child: the child forgets them unclosed.
 """
@@ -28,7 +28,7 @@ LONGEST_WAIT_S = 60.0  #: for a connection to be closed; a fork that waits longe
 
 
 class _Gate:
-    """Either any number of connections are open, or a fork goes on."""
+    """Either any number of connections are in use, or a fork goes on."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()
@@ -38,7 +38,7 @@ class _Gate:
     def enter(self) -> None:
         thread = threading.get_ident()
         with self._change:
-            # A fork waits for a thread that has one open already, so that one must not wait for the fork.
+            # A fork waits for a thread that uses one already, so that one must not wait for the fork.
             self._change.wait_for(lambda: not self._is_forking or self._open[thread] > 0)
             self._open[thread] += 1
 
@@ -53,6 +53,9 @@ class _Gate:
         self._change.acquire()
         self._is_forking = True
         self._change.wait_for(lambda: not self._open.total(), LONGEST_WAIT_S)
+        for engine in _engines:
+            if engine.dialect.name == "sqlite":
+                engine.dispose()
 
     def end_fork(self) -> None:
         self._is_forking = False
@@ -70,7 +73,7 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 @contextmanager
 def open_connection() -> Iterator[None]:
-    """A block in which a connection is open; no fork happens meanwhile."""
+    """A block in which a connection is in use; no fork happens meanwhile."""
     _gate.enter()
     try:
         yield
