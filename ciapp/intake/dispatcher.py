@@ -73,12 +73,20 @@ class Dispatcher:
         self._retain_at = 0.0
 
     def run(self, presence: Presence, should_stop: Callable[[], bool]) -> None:
-        """Step until told to stop; what cannot be reached is tried again, and said once."""
-        away = ""
+        """Step until told to stop; what cannot be reached is tried again, and said once.
+
+        While runs wait for room, a step is due as rarely as ever; only the room is looked at in between.
+        """
+        away, step_at_s, is_woken = "", self._clock(), False
         while not should_stop():
             try:
-                self.announce(presence)
-                pause_s = BUSY_S if self.step() else IDLE_S
+                if is_woken or self._clock() >= step_at_s:
+                    step_at_s = self._clock() + IDLE_S
+                    self.announce(presence)
+                    have_more = self.step()
+                else:
+                    have_more = self.send_waiting()
+                pause_s = BUSY_S if have_more else IDLE_S
                 if away:
                     logger.info(f"{away} back")
                 away = ""
@@ -91,7 +99,7 @@ class Dispatcher:
                     logger.warning(f"{service} away", extra={"error": str(error)})
                 away = service
                 pause_s = TROUBLE_S
-            presence.wait(pause_s)
+            is_woken = bool(presence.wait(pause_s))
 
     def announce(self, presence: Presence) -> None:
         """Let the hooks of this host know that a dispatcher is there."""
@@ -112,7 +120,8 @@ class Dispatcher:
                 self._say_trouble(repository, str(error))
         self.take_back()
         self.retain()
-        return self.send_due()
+        self.send_again()
+        return self.send_waiting()
 
     def take_in(self, repository: KnownRepository) -> None:
         """Bring a repository's spool records into the ledger, oldest first."""
@@ -198,14 +207,22 @@ class Dispatcher:
         if done.runs:
             logger.info("runs purged", extra={"runs": done.runs, "bytes": done.bytes})
 
-    def send_due(self) -> bool:
+    def send_waiting(self) -> bool:
         """Send messages while there is room for more under way; whether runs wait for room."""
         counts = count_queue(self._database)
+        if not counts.waiting:
+            return False
         slots = sum(worker.slots for worker in list_workers(self._database))
         room = max(FEWEST_UNDER_WAY, slots + SPARE) - counts.sent
-        due = next_runs(self._database, room) if counts.waiting and room > 0 else []
-        if counts.sent:
-            due += unanswered_runs(self._database)
+        if room > 0:
+            self._send_messages(next_runs(self._database, room))
+        return True
+
+    def send_again(self) -> None:
+        """Send another message for each run whose message may be lost."""
+        self._send_messages(unanswered_runs(self._database))
+
+    def _send_messages(self, due: Sequence[Run]) -> None:
         reserved = reserve_runs(self._database, due) if due else []
         if reserved:
             try:
@@ -213,7 +230,6 @@ class Dispatcher:
             except BrokerError:
                 release_runs(self._database, reserved)
                 raise
-        return counts.waiting > 0
 
     def _repositories(self) -> list[KnownRepository]:
         known = list_repositories(self._database, self._settings.host_name)
