@@ -8,13 +8,13 @@ Out: requirement lines, and the facts of `[project]` and `[build-system]`; a Pro
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from ciapp.errors import ProjectError
+from ciapp.testing.toml import parse_toml
 
 PYPROJECT = "pyproject.toml"
 #: What a project without a [build-system] is built with, by PEP 517.
@@ -130,11 +130,9 @@ def _group(declared: dict[str, Any], group: str, place: str, depth: int) -> Iter
 
 def _parse(name: str, text: bytes) -> dict[str, Any]:
     try:
-        return tomllib.loads(text.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse_toml(name, text.decode("utf-8"))
+    except UnicodeDecodeError as error:
         raise ProjectError(f"{name} is not valid TOML: {error}") from error
-    except RecursionError as error:
-        raise ProjectError(f"{name} is nested too deep to be read") from error
 
 
 def _table(above: dict[str, Any], place: str, key: str) -> dict[str, Any]:

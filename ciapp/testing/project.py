@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ import msgspec
 
 from ciapp.errors import ProjectError
 from ciapp.settings import Limits, explain_validation
+from ciapp.testing.toml import parse_toml
 
 OWN_FILE, SHARED_FILE = ".ciapp.toml", "pyproject.toml"
 LARGEST_BYTES = 1 << 20
@@ -83,11 +83,11 @@ def lower_limits(limits: Limits, project: Project) -> Limits:
 def _read_configuration(checkout: Path) -> tuple[str, str, dict[str, Any]]:
     own = _read_text(checkout / OWN_FILE)
     if own is not None:
-        return OWN_FILE, own, _parse(OWN_FILE, own)
+        return OWN_FILE, own, parse_toml(OWN_FILE, own)
     shared = _read_text(checkout / SHARED_FILE)
     if shared is None or "tool.ciapp" not in shared:
         return OWN_FILE, "", {}
-    tool = _parse(SHARED_FILE, shared).get("tool")
+    tool = parse_toml(SHARED_FILE, shared).get("tool")
     section = tool.get("ciapp") if isinstance(tool, dict) else None
     if section is not None and not isinstance(section, dict):
         raise ProjectError(f"{SHARED_FILE}: tool.ciapp is no table; write [tool.ciapp]")
@@ -110,15 +110,6 @@ def _read_text(file: Path) -> str | None:
         raise ProjectError(f"{file.name} is not UTF-8: {error.reason} at byte {error.start}") from error
     finally:
         os.close(descriptor)
-
-
-def _parse(name: str, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ProjectError(f"{name} is not valid TOML: {error}") from error
-    except RecursionError as error:
-        raise ProjectError(f"{name} is nested too deep to be read") from error
 
 
 def _merge(defaults: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
