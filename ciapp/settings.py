@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ RefPolicy = Literal["each", "tip", "off"]
 
 EMBEDDED_BROKER = "embedded://"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+PYTHON_VERSION = re.compile(r"3\.(0|[1-9][0-9]?)")  #: as settings and commits name one: "3.13"
+ALL_PYTHONS = "auto"
 SEARCHED = (Path("~/.config/ciapp/ciapp.toml"), Path("/etc/ciapp/ciapp.toml"))
 BROKERS = ("embedded", "amqp", "amqps", "pyamqp", "redis", "rediss", "sentinel")  #: schemes of broker_url
 DATABASES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")  #: schemes of database_url
@@ -85,6 +88,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     database_url: str = ""  #: sqlite:///FILE or postgresql://…; empty: a SQLite file in state_dir
     host: str = ""  #: this machine's name in the ledger; empty: its host name
     concurrency: int = 0  #: worker slots of `ciapp up` and `ciapp worker`; 0: one per processor
+    #: Pythons of this host that commits may name: versions, "3.13"; paths of programs; "auto": all it has
+    pythons: list[str] = msgspec.field(default_factory=lambda: [ALL_PYTHONS])
     sandbox: Literal["auto", "required", "off"] = "auto"
     lease_s: float = 30.0  #: a running worker that is silent for so long has lost its run
     attempts: int = 3  #: tries at one run before it ends as infra-error
@@ -208,7 +213,7 @@ def _with_variable(settings: Settings, variable: str, text: str) -> Settings:
     holder: msgspec.Struct = getattr(settings, path[0]) if len(path) == 2 else settings
     [wanted] = [field.type for field in msgspec.structs.fields(holder) if field.name == path[-1]]
     try:
-        value = msgspec.convert(text, wanted, strict=False)
+        value = text.split() if wanted == list[str] else msgspec.convert(text, wanted, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"${variable} is {text!r}: {_lower_first(str(error))}; correct it") from error
     changed = msgspec.structs.replace(holder, **{path[-1]: value})
@@ -261,6 +266,12 @@ def _check(settings: Settings, source: str) -> None:
     for name, value in (positive | limits).items():
         if value <= 0 and name != "limits.restarts":
             raise SettingsError(f"{source}: setting {name!r} is {value}; give a number above 0")
+    for python in settings.pythons:
+        if python != ALL_PYTHONS and not python.startswith("/") and not PYTHON_VERSION.fullmatch(python):
+            raise SettingsError(
+                f'{source}: setting \'pythons\' has {python!r}; give "auto", versions as "3.13", '
+                "and absolute paths of Python programs"
+            )
     kept = {f"retention.{name}": value for name, value in msgspec.structs.asdict(settings.retention).items()}
     for name, value in ({"concurrency": settings.concurrency} | kept).items():
         if value < 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ciapp.errors import ProjectError
 from ciapp.settings import Limits
-from ciapp.testing.project import Project, load_project, lower_limits
+from ciapp.testing.project import Project, load_project, lower_limits, read_project
 
 
 class TestProject(unittest.TestCase):
@@ -69,6 +69,33 @@ class TestProject(unittest.TestCase):
         self.refused(
             "install = [3]", ".ciapp.toml:1: setting 'install[0]': expected `str`, got `int`; correct it"
         )
+
+    def test_versions_of_python_are_a_list_that_the_commit_or_the_server_gives(self):
+        self.assertEqual([], self.load().python)
+        self.assertEqual(["3.8"], self.load('[tool.ciapp]\npython = ["3.8"]', file="pyproject.toml").python)
+        self.assertEqual(["3.10", "3.13"], self.load('python = ["3.10", "3.13"]').python)
+        self.assertEqual(["3.9"], self.load("", python=["3.9"]).python)
+        self.assertEqual([], self.load("python = []", python=["3.9"]).python)
+
+    def test_versions_of_python_that_cannot_be_are_refused(self):
+        for versions, said in {
+            '"3.11"': "setting 'python': expected `array`, got `str`; correct it",
+            "[3.11]": "setting 'python[0]': expected `str`, got `float`; correct it",
+            '["3"]': """python has '3'; give versions as "3.11\"""",
+            '["3.11.7"]': """python has '3.11.7'; give versions as "3.11\"""",
+            '["../3.11"]': """python has '../3.11'; give versions as "3.11\"""",
+            '["3.1"]': "python has 3.1; the oldest that is supported is 3.8",
+            '["3.11", "3.10", "3.11"]': "python has 3.11 twice; remove one",
+            str([f"3.{minor}" for minor in range(10, 23)]): "python has 13 versions; give at most 12",
+        }.items():
+            with self.subTest(versions):
+                self.refused(f"\npython = {versions}", f".ciapp.toml:2: {said}")
+
+    def test_it_is_read_from_elsewhere_as_from_a_checkout(self):
+        files = {"pyproject.toml": '[tool.ciapp]\npython = ["3.12"]\nunittest.start = "nowhere"'}
+        self.assertEqual(["3.12"], read_project(files.get, {}, Limits()).python)
+        with self.assertRaisesRegex(ProjectError, r"^\.ciapp\.toml:1: unknown setting 'pythons'"):
+            read_project((files | {".ciapp.toml": "pythons = 3"}).get, {}, Limits())
 
     def test_an_unknown_key_is_said_with_file_and_line(self):
         self.refused(

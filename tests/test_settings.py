@@ -53,6 +53,17 @@ class TestSettings(unittest.TestCase):
             "[retention]\nkeep_runs = -1", "FILE: setting 'retention.keep_runs' is -1; give 0 or more"
         )
 
+    def test_pythons_are_versions_paths_and_auto(self):
+        self.assertEqual(["auto"], self.load("").pythons)
+        self.assertEqual(["3.13", "/opt/python"], self.load('pythons = ["3.13", "/opt/python"]').pythons)
+        self.assertEqual(["auto", "3.9"], self.load("", CIAPP_PYTHONS="auto 3.9").pythons)
+        for bad in ("3", "3.13.0", "python3.13", "./python"):
+            self.refused(
+                f"pythons = ['{bad}']",
+                f"""FILE: setting 'pythons' has '{bad}'; give "auto", versions as "3.13", """
+                "and absolute paths of Python programs",
+            )
+
     def test_a_variable_wins_over_the_file(self):
         settings = self.load("lease_s = 5", CIAPP_LEASE_S="7", CIAPP_LIMITS_RUN_S="9")
         self.assertEqual((7.0, 9.0), (settings.lease_s, settings.limits.run_s))

@@ -1,9 +1,11 @@
 """A commit's own configuration: `.ciapp.toml` at its root, or `[tool.ciapp]` in its pyproject.toml.
 
-In:  the checkout, the server's defaults for the repository, and the server's limits.
+In:  the checkout, or a way to read the two files; the server's defaults for the repository, and its limits.
 Out: one `Project`; a ProjectError that names file, line and what is wrong.
 
-The files are the commit's, so nothing about them is believed: they may be links, folders, or huge.
+The files are the commit's, so nothing about them is believed: they may be links, folders, or huge. The intake
+reads them from git's objects, to know under which Pythons a commit is to be tested, and a worker from the
+checkout; both read the same.
 """
 
 from __future__ import annotations
@@ -11,19 +13,26 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from ciapp.errors import ProjectError
-from ciapp.settings import Limits, explain_validation
+from ciapp.settings import PYTHON_VERSION, Limits, explain_validation
 from ciapp.testing.toml import parse_toml
 
 OWN_FILE, SHARED_FILE = ".ciapp.toml", "pyproject.toml"
 LARGEST_BYTES = 1 << 20
 START_FOLDERS = ("tests", "test")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+OLDEST_MINOR = 8  #: of Python 3, that the child runs under
+MOST_PYTHONS = 12
+
+#: The text of a file at the commit's root, by its name; None when there is none. Raises ProjectError for what
+#: is no plain file, or cannot be read as text.
+ReadText = Callable[[str], str | None]
 
 
 class UnittestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,6 +54,7 @@ class ProjectLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a commit may say about how it is tested."""
 
+    python: list[str] = []  #: versions, "3.13"; one run under each; empty: under the worker's own
     #: "auto": what the commit declares; a list: arguments of `uv pip install`; false: nothing
     install: bool | Literal["auto"] | list[str] = "auto"
     unittest: UnittestConfig = UnittestConfig()
@@ -53,23 +63,27 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def load_project(checkout: Path, defaults: dict[str, Any], limits: Limits) -> Project:
-    """What applies to this checkout. Raises ProjectError when the commit's configuration is unusable.
-
-    `defaults` are the server's, and stand where the commit says nothing. The start folder is filled in.
-    """
-    name, text, data = _read_configuration(checkout)
-    try:
-        project = msgspec.convert(_merge(defaults, data), Project)
-    except msgspec.ValidationError as error:
-        said = explain_validation(error, Project)
-        raise ProjectError(f"{_place(name, text, said)}: {said}") from error
-    _check_limits(project.limits, limits, name, text)
-    for variable in project.env:
-        if not VARIABLE.fullmatch(variable) or "\0" in project.env[variable]:
-            raise ProjectError(
-                f"{_place(name, text, variable)}: {variable!r} cannot be an environment variable; rename it"
-            )
+    """What applies to this checkout: `read_project` with the start folder filled in, which must be there."""
+    project, name, text = _read(lambda file: _read_text(checkout / file), defaults, limits)
     return msgspec.structs.replace(project, unittest=_find_start(checkout, project.unittest, name, text))
+
+
+def read_project(read: ReadText, defaults: dict[str, Any], limits: Limits) -> Project:
+    """What the commit's two files say. Raises ProjectError when that is unusable.
+
+    `defaults` are the server's, and stand where the commit says nothing.
+    """
+    return _read(read, defaults, limits)[0]
+
+
+def decode_text(name: str, content: bytes) -> str:
+    """The text of a configuration file; raises ProjectError when it is too large, or none."""
+    if len(content) > LARGEST_BYTES:
+        raise ProjectError(_no_plain_file(name))
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ProjectError(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
 def lower_limits(limits: Limits, project: Project) -> Limits:
@@ -80,11 +94,29 @@ def lower_limits(limits: Limits, project: Project) -> Limits:
     )
 
 
-def _read_configuration(checkout: Path) -> tuple[str, str, dict[str, Any]]:
-    own = _read_text(checkout / OWN_FILE)
+def _read(read: ReadText, defaults: dict[str, Any], limits: Limits) -> tuple[Project, str, str]:
+    """The project, with name and text of the file that speaks."""
+    name, text, data = _read_configuration(read)
+    try:
+        project = msgspec.convert(_merge(defaults, data), Project)
+    except msgspec.ValidationError as error:
+        said = explain_validation(error, Project)
+        raise ProjectError(f"{_place(name, text, said)}: {said}") from error
+    _check_pythons(project.python, name, text)
+    _check_limits(project.limits, limits, name, text)
+    for variable in project.env:
+        if not VARIABLE.fullmatch(variable) or "\0" in project.env[variable]:
+            raise ProjectError(
+                f"{_place(name, text, variable)}: {variable!r} cannot be an environment variable; rename it"
+            )
+    return project, name, text
+
+
+def _read_configuration(read: ReadText) -> tuple[str, str, dict[str, Any]]:
+    own = read(OWN_FILE)
     if own is not None:
         return OWN_FILE, own, parse_toml(OWN_FILE, own)
-    shared = _read_text(checkout / SHARED_FILE)
+    shared = read(SHARED_FILE)
     if shared is None or "tool.ciapp" not in shared:
         return OWN_FILE, "", {}
     tool = parse_toml(SHARED_FILE, shared).get("tool")
@@ -104,12 +136,14 @@ def _read_text(file: Path) -> str | None:
     try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST_BYTES:
-            raise ProjectError(f"{file.name} is no plain file of at most {LARGEST_BYTES} bytes")
-        return os.read(descriptor, LARGEST_BYTES).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ProjectError(f"{file.name} is not UTF-8: {error.reason} at byte {error.start}") from error
+            raise ProjectError(_no_plain_file(file.name))
+        return decode_text(file.name, os.read(descriptor, LARGEST_BYTES))
     finally:
         os.close(descriptor)
+
+
+def _no_plain_file(name: str) -> str:
+    return f"{name} is no plain file of at most {LARGEST_BYTES} bytes"
 
 
 def _merge(defaults: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +152,22 @@ def _merge(defaults: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
+
+
+def _check_pythons(versions: list[str], name: str, text: str) -> None:
+    place = _place(name, text, "python")
+    if len(versions) > MOST_PYTHONS:
+        raise ProjectError(f"{place}: python has {len(versions)} versions; give at most {MOST_PYTHONS}")
+    for number, version in enumerate(versions):
+        found = PYTHON_VERSION.fullmatch(version)
+        if not found:
+            raise ProjectError(f'{place}: python has {version!r}; give versions as "3.11"')
+        if int(found[1]) < OLDEST_MINOR:
+            raise ProjectError(
+                f"{place}: python has {version}; the oldest that is supported is 3.{OLDEST_MINOR}"
+            )
+        if version in versions[:number]:
+            raise ProjectError(f"{place}: python has {version} twice; remove one")
 
 
 def _check_limits(asked: ProjectLimits, limits: Limits, name: str, text: str) -> None:

@@ -155,6 +155,12 @@ def identity_in(level: Level, slot: Slot) -> Identity:
     return Identity(os.geteuid(), os.getegid(), is_own=False, name=slot.identity.name)
 
 
+def can_reach(setting: SandboxSetting, state_path: Path, program: Path) -> bool:
+    """Whether a run at this host's level could start a program of the host, if it was shown it."""
+    is_shown = find_level(setting).name == Bubblewrap.level
+    return is_shown or not _can_drop(state_path) or _is_open(program.parent)
+
+
 def open_sandbox(
     slot: Slot,
     checkout: ShowsFiles,
@@ -219,9 +225,9 @@ def _interpreter() -> Path:
 
 def _can_drop(path: Path) -> bool:
     """Whether root can hand a program over to an identity that still reaches its files and its Python."""
-    return os.geteuid() == 0 and all(
-        folder.stat().st_mode & stat.S_IXOTH
-        for needed in (path, _interpreter().parent)
-        for folder in (needed, *needed.parents)
-        if folder.exists()
-    )
+    return os.geteuid() == 0 and _is_open(path) and _is_open(_interpreter().parent)
+
+
+def _is_open(path: Path) -> bool:
+    """Whether other users may pass through a folder, and through those above it."""
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents) if folder.exists())

@@ -1,0 +1,176 @@
+"""The Pythons of this host that tests can run under.
+
+In:  the setting `pythons`; PATH, pyenv's and uv's folders.
+Out: one interpreter per version, "3.13" → where it is; and why each other one that was named cannot be used.
+
+A candidate is started once and asked what it is: a pyenv shim that leads nowhere, a broken link, a PyPy or a
+build without the GIL that answers to the name python3.13 must not be announced. What is kept is the program
+behind shims, links and virtual environments, as for the worker's own Python.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Container, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from ciapp.settings import ALL_PYTHONS, Settings
+from ciapp.testing.environment import Interpreter, default_python
+from ciapp.testing.project import OLDEST_MINOR
+from ciapp.testing.sandbox import SandboxSetting, can_reach
+
+NAME = re.compile(r"python3\.(\d+)")
+ANSWERS_WITHIN_S = 10.0
+#: Run under each candidate. `_base_executable` is the interpreter that a virtual environment was made from.
+QUESTION = """
+import json, os, platform, sys, sysconfig
+print(json.dumps({
+    "implementation": sys.implementation.name,
+    "gil": not sysconfig.get_config_var("Py_GIL_DISABLED"),
+    "version": platform.python_version(),
+    "python": os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable),
+    "prefixes": [os.path.realpath(sys.base_prefix), os.path.realpath(sys.base_exec_prefix)],
+}))
+"""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a host has."""
+
+    interpreters: Mapping[str, Interpreter]  #: by version, "3.13", the oldest first
+    complaints: tuple[str, ...]  #: a sentence for each that the setting names and that cannot be used
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    implementation: str
+    gil: bool
+    version: str
+    python: str
+    prefixes: tuple[str, ...]
+
+
+class _UnusableError(Exception):
+    """A program is no Python that tests can run under; the sentence says why."""
+
+
+def find_interpreters(settings: Settings) -> Found:
+    """What this host has, as the setting `pythons` asks; looked for once per process."""
+    return _find(tuple(settings.pythons), settings.sandbox, settings.state_path)
+
+
+def minor_version(version: str) -> str:
+    """ "3.13.0rc1" → "3.13"."""
+    return ".".join(version.split(".")[:2])
+
+
+@cache
+def _find(wanted: tuple[str, ...], sandbox: SandboxSetting, state_path: Path) -> Found:
+    found: dict[str, Interpreter] = {}
+    complaints = []
+    for named in (one for one in wanted if one.startswith("/")):
+        try:
+            interpreter = _ask(Path(named))
+        except _UnusableError as error:
+            complaints.append(f"{named} {error}")
+        else:
+            found.setdefault(minor_version(interpreter.version), interpreter)
+    versions = {one for one in wanted if not one.startswith("/")}
+    for version, interpreter in _on_this_host(versions):
+        found.setdefault(version, interpreter)
+    complaints += [
+        f"Python {version} is neither on the PATH nor among those of pyenv and uv"
+        for version in sorted(versions - found.keys() - {ALL_PYTHONS}, key=_numbers)
+    ]
+    for version, interpreter in list(found.items()):
+        if not can_reach(sandbox, state_path, interpreter.python):
+            complaints.append(
+                f"{interpreter.python} is closed to other users, as whom tests run on this host"
+            )
+            del found[version]
+    return Found({version: found[version] for version in sorted(found, key=_numbers)}, tuple(complaints))
+
+
+def _on_this_host(versions: Container[str]) -> Iterator[tuple[str, Interpreter]]:
+    """The interpreters of these versions that are found without being told where: the worker's own first."""
+    own = default_python()
+    candidates = {minor_version(own.version): [own.python]}
+    for minor, programs in _candidates().items():
+        candidates.setdefault(f"3.{minor}", []).extend(programs)
+    for version, programs in candidates.items():
+        if version in versions or ALL_PYTHONS in versions:
+            for program in programs:
+                try:
+                    interpreter = _ask(program)
+                except _UnusableError:
+                    continue
+                if minor_version(interpreter.version) == version:
+                    yield version, interpreter
+                    break
+
+
+def _candidates() -> dict[int, list[Path]]:
+    """Minor version → programs that are called so, the first choice first; ones too old left out."""
+    found: dict[int, list[Path]] = {}
+    for folder in _folders():
+        try:
+            programs = sorted(folder.iterdir())
+        except OSError:
+            continue
+        for program in programs:
+            called = NAME.fullmatch(program.name)
+            if called and int(called[1]) >= OLDEST_MINOR:
+                found.setdefault(int(called[1]), []).append(program)
+    return found
+
+
+def _folders() -> Iterator[Path]:
+    """Where programs may be: the PATH's folders, then what pyenv and uv installed, the newest first."""
+    home = Path.home()
+    pyenv = Path(os.environ.get("PYENV_ROOT") or home / ".pyenv")
+    data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR") or data / "uv" / "python")
+    for folder in map(Path, os.get_exec_path()):
+        # A shim starts a shell to find what stands below `versions`.
+        if folder.is_absolute() and folder != pyenv / "shims":
+            yield folder
+    for above in (pyenv / "versions", uv):
+        yield from sorted(above.glob("*/bin"), key=lambda folder: _numbers(folder.parent.name), reverse=True)
+
+
+def _ask(program: Path) -> Interpreter:
+    """What a program is. Raises _UnusableError."""
+    try:
+        done = subprocess.run(
+            [program, "-I", "-c", QUESTION],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=ANSWERS_WITHIN_S,
+            check=True,
+            cwd="/",
+        )
+        answer = msgspec.json.decode(done.stdout, type=_Answer)
+    except OSError as error:
+        raise _UnusableError(f"cannot be started: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise _UnusableError(f"did not start within {ANSWERS_WITHIN_S:g} s") from error
+    except (subprocess.CalledProcessError, msgspec.DecodeError) as error:
+        raise _UnusableError("is no Python that works") from error
+    if answer.implementation != "cpython" or not answer.gil:
+        kind = answer.implementation if answer.implementation != "cpython" else "a Python without the GIL"
+        raise _UnusableError(f"is {kind}; tests run under CPython")
+    if _numbers(answer.version)[:2] < (3, OLDEST_MINOR):
+        raise _UnusableError(f"is Python {answer.version}; the oldest that is supported is 3.{OLDEST_MINOR}")
+    return Interpreter(
+        python=Path(answer.python),
+        version=answer.version,
+        readable=tuple(dict.fromkeys(map(Path, answer.prefixes))),
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text))
