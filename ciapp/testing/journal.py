@@ -17,7 +17,7 @@ from ciapp.results.report import FixtureResult, Outcome, Subtest
 from ciapp.testing import events
 from ciapp.testing.events import AnyEvent, parse_event
 from ciapp.testing.output import Scope
-from ciapp.testing.records import Child, Ending, Key, Record
+from ciapp.testing.records import Child, Ending, Key, Record, Selection
 
 LONGEST_LINE = 4 * 1024 * 1024
 MOST_TESTS = 200_000
@@ -34,7 +34,7 @@ CLAIMS = frozenset(Outcome) - {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.NOT_R
 class Journal:
     """The attempt's one account of its tests."""
 
-    def __init__(self, only: frozenset[Key] | None = None) -> None:
+    def __init__(self, selection: Selection = Selection()) -> None:  # noqa: B008  # it is frozen
         self.records: dict[Key, Record] = {}
         self.fixtures: list[tuple[FixtureResult, Scope | None]] = []
         self.lost_modules: list[str] = []  #: that ended a child when they were imported
@@ -52,7 +52,8 @@ class Journal:
         self.failed = 0  #: tests with an outcome that is not good
         self.done = 0  #: tests that are settled
         self.is_overfull = False  #: whether there are more tests or texts than a report can hold
-        self._only = only
+        self.news: list[Record | FixtureResult] = []  #: what was settled since somebody took this list
+        self._selection = selection
         self._text = 0
         self._child = Child(b"")
 
@@ -225,7 +226,7 @@ class Journal:
         key = (test_id, child.counts[test_id])
         child.counts[test_id] += 1
         child.keys.append(key)
-        if (self._only is None or key in self._only) and key not in self.records:
+        if key not in self.records and self._selection.includes(key):
             if len(self.records) >= MOST_TESTS or not self._has_room(test_id):
                 self.is_overfull = True
                 return False
@@ -264,6 +265,7 @@ class Journal:
         found = FixtureResult(phase=phase, scope=scope, message=message, traceback=traceback)
         if len(self.fixtures) < MOST_FIXTURES:
             self.fixtures.append((found, place))
+            self.news.append(found)
 
     def _default(self, child: Child, tests: Iterable[int], outcome: Outcome, message: str) -> None:
         for index in tests:
@@ -271,9 +273,12 @@ class Journal:
             if record is not None and not record.is_settled and index not in child.open:
                 record.default = (outcome, _clean(message)[:LONGEST_MESSAGE])
                 self.done += 1
+                self.news.append(record)
 
     def _give(self, record: Record, outcome: Outcome, message: str, traceback: str) -> None:
-        self.done += not record.is_settled
+        if not record.is_settled:
+            self.done += 1
+            self.news.append(record)
         self.failed += not outcome.is_good
         record.outcome = outcome
         record.message, record.traceback = self._texts(message, traceback)

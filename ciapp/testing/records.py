@@ -11,9 +11,22 @@ from dataclasses import dataclass, field
 
 from ciapp.results.report import Outcome, Subtest
 from ciapp.testing import events
+from ciapp.testing.child.listing import is_within
 from ciapp.testing.output import Scope
 
 Key = tuple[str, int]  #: id and ordinal
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which tests of a suite are wanted."""
+
+    only: frozenset[Key] | None = None  #: None: all of them
+    scopes: tuple[str, ...] = ()  #: modules and classes whose tests are wanted besides
+
+    def includes(self, key: Key) -> bool:
+        """Whether a test is wanted."""
+        return self.only is None or key in self.only or is_within(key[0], self.scopes)
 
 
 @dataclass(slots=True)

@@ -24,15 +24,15 @@ from pathlib import Path
 
 import msgspec
 
-from ciapp.results.report import Findings, Outcome, Status
+from ciapp.results.report import Findings, FixtureResult, Outcome, Status, TestResult
 from ciapp.settings import Limits
 from ciapp.testing.channels import Channels
 from ciapp.testing.child.channel import CHANNEL_LOST
 from ciapp.testing.journal import Journal
 from ciapp.testing.output import Outputs
-from ciapp.testing.records import Ending, Key
+from ciapp.testing.records import Ending, Key, Selection
 from ciapp.testing.sandbox import Sandbox, SandboxedProcess
-from ciapp.testing.verdict import Close, conclude, count
+from ciapp.testing.verdict import Close, conclude, count, result_of
 
 CHILD = Path(__file__).parent / "child"
 DUMP_SIGNAL = signal.SIGRTMAX - 3  #: asks a child for its stacks; none that tests are likely to use
@@ -63,6 +63,8 @@ class SuitePlan(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     known_tests: tuple[Key, ...] = ()  #: of the parent commit's report
     only: tuple[Key, ...] | None = None  #: run nothing else; None: everything
+    scopes: tuple[str, ...] = ()  #: modules and classes whose tests are run besides `only`
+    names: tuple[str, ...] = ()  #: of those, what unittest's -k takes for these patterns; empty: all
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -79,15 +81,17 @@ def run_suite(
     *,
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool],
+    on_settled: Callable[[TestResult | FixtureResult], None] = lambda _: None,
 ) -> Findings:
     """Run the plan's tests; all their processes are gone when this returns or raises.
 
     `on_progress` is called a few times a second at most, `should_stop` as often: once it says yes, the tests
-    are killed and the findings are those of a cancelled run. Raises SandboxError when no child can be
-    started.
+    are killed and the findings are those of a cancelled run. `on_settled` is called soon after a test has its
+    outcome or a fixture has failed; what they wrote may not be there in full. Raises SandboxError when no
+    child can be started.
     """
     compile_child(CHILD)
-    return _Attempt(plan, sandbox, on_progress, should_stop).run()
+    return _Attempt(plan, sandbox, on_progress, should_stop, on_settled).run()
 
 
 @cache
@@ -108,17 +112,18 @@ class _Attempt:
         sandbox: Sandbox,
         on_progress: Callable[[Progress], None],
         should_stop: Callable[[], bool],
+        on_settled: Callable[[TestResult | FixtureResult], None],
     ) -> None:
         self._plan = plan
         self._sandbox = sandbox
         self._on_progress = on_progress
         self._should_stop = should_stop
-        only = None if plan.only is None else frozenset(plan.only)
-        self._journal = Journal(only)
+        self._on_settled = on_settled
+        self._only = None if plan.only is None else frozenset(plan.only)
+        self._journal = Journal(Selection(self._only, plan.scopes))
         self._outputs = Outputs(
             test_limit=plan.limits.test_output_kib * 1024, run_limit=plan.limits.run_output_kib * 1024
         )
-        self._only = only
         self._status: Status | None = None
         self._reason = ""
         self._warnings: list[str] = []
@@ -140,7 +145,8 @@ class _Attempt:
             sandbox=self._sandbox.level,
             duration_s=time.monotonic() - self._started_s,
         )
-        known_tests = self._plan.known_tests if self._only is None else ()
+        is_whole = self._only is None and not self._plan.names
+        known_tests = self._plan.known_tests if is_whole else ()
         return conclude(self._journal, self._outputs, close, known_tests)
 
     def _needs_another(self, before: int) -> bool:
@@ -195,6 +201,8 @@ class _Attempt:
             "top": plan.top,
             "done": self._journal.settled(),
             "only": self._only,
+            "scopes": plan.scopes,
+            "names": plan.names,
             "skip": tuple(self._journal.lost_modules),
         }
         descriptor = os.memfd_create("orders")
@@ -301,6 +309,9 @@ class _Attempt:
         if progress != self._told:
             self._told = progress
             self._on_progress(progress)
+        news, journal.news = journal.news, []
+        for one in news:
+            self._on_settled(one if isinstance(one, FixtureResult) else result_of(one, self._outputs))
 
 
 def _without_our_frames(dump: str) -> str:

@@ -34,7 +34,7 @@ class Close(msgspec.Struct, frozen=True, kw_only=True):
 
 def conclude(journal: Journal, outputs: Outputs, close: Close, known_tests: Sequence[Key] = ()) -> Findings:
     """What the attempt found. `known_tests` are those of the parent commit's report."""
-    tests = [_result(record, outputs) for record in journal.records.values()]
+    tests = [result_of(record, outputs) for record in journal.records.values()]
     status, reason = _judge(journal, tests, close)
     missing = _missing(journal, tests, status, known_tests)
     return Findings(
@@ -73,7 +73,8 @@ def _judge(journal: Journal, tests: Sequence[TestResult], close: Close) -> tuple
     return Status.PASSED, ""
 
 
-def _result(record: Record, outputs: Outputs) -> TestResult:
+def result_of(record: Record, outputs: Outputs) -> TestResult:
+    """What is known of a test by now."""
     test_id, ordinal = record.key
     outcome, message = record.outcome, record.message
     if outcome is None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from ciapp.results.report import Findings, Outcome, count_outcomes
+from ciapp.results.report import Findings, FixtureResult, Outcome, TestResult, count_outcomes
 from ciapp.settings import Limits
 from ciapp.testing.sandbox import Sandbox
 from ciapp.testing.supervisor import Progress, SuitePlan, run_suite
@@ -72,6 +72,7 @@ def run_project(
     sandbox: Sandbox | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_settled: Callable[[TestResult | FixtureResult], None] = lambda _: None,
     **changes: Any,
 ) -> Findings:
     """Findings of a project's tests, run where it stands. `changes` are fields of the plan."""
@@ -87,7 +88,13 @@ def run_project(
             **changes,
         }
     )
-    return run_suite(plan, sandbox or PlainSandbox(folder), on_progress=on_progress, should_stop=should_stop)
+    return run_suite(
+        plan,
+        sandbox or PlainSandbox(folder),
+        on_progress=on_progress,
+        should_stop=should_stop,
+        on_settled=on_settled,
+    )
 
 
 def run_sample(name: str, python: Path, **changes: Any) -> Findings:

@@ -14,6 +14,8 @@ Start:  python CHILD/__main__.py ORDERS     cwd is the checkout, stdin is empty
     start, pattern, top     what unittest's discovery takes; top may be None
     done            frozenset of (id, ordinal): tests that need not run any more
     only            frozenset of (id, ordinal): nothing else is run; None: everything
+    scopes          tuple of modules and classes whose tests are run besides `only`
+    names           tuple of patterns as unittest's -k takes them; empty: every name
     skip            tuple of modules that ended an earlier child while they were imported
 
 Channels:  each is a pipe. The child moves its own ends up, out of the way of tests that close descriptors,

@@ -49,10 +49,15 @@ def name_of(test: Any) -> str:
         return strclass(cls)
 
 
+def is_within(name: str, scopes: Any) -> bool:
+    """Whether a test belongs to one of these modules and classes."""
+    return any(name == scope or name.startswith(scope + ".") for scope in scopes)
+
+
 class Manifest:
     """The tests of this child, by index."""
 
-    def __init__(self, suite: Any, done: Any, only: Any) -> None:
+    def __init__(self, suite: Any, done: Any, only: Any, scopes: Any) -> None:
         self.ids: list[str] = []
         self._held: dict[int, object] = {}
         self._waiting: dict[int, list[int]] = {}
@@ -66,7 +71,8 @@ class Manifest:
             seen[name] = ordinal + 1
             index = len(self.ids)
             self.ids.append(name)
-            if (name, ordinal) not in done and (only is None or (name, ordinal) in only):
+            is_wanted = only is None or (name, ordinal) in only or is_within(name, scopes)
+            if is_wanted and (name, ordinal) not in done:
                 self._hold(test, index)
                 for scope in scopes_of.get(type(test)) or self._scopes_of(type(test), scopes_of):
                     scope.append(index)

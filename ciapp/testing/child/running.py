@@ -35,6 +35,8 @@ def run(orders: dict[str, Any], channel: Channel) -> bool:
     _look_like_unittest(orders)
     loader = Loader(channel, orders["skip"])
     loader.suiteClass = Suite
+    if orders["names"]:
+        loader.testNamePatterns = [name if "*" in name else f"*{name}*" for name in orders["names"]]
     try:
         suite = loader.discover(orders["start"], orders["pattern"], orders["top"])
     except BaseException:
@@ -45,7 +47,7 @@ def run(orders: dict[str, Any], channel: Channel) -> bool:
         else:
             channel.emit("unusable", f',"message":{quote(message)}')
         return False
-    manifest = Manifest(suite, orders["done"], orders["only"])
+    manifest = Manifest(suite, orders["done"], orders["only"], orders["scopes"])
     manifest.emit(channel, unloaded_files(orders["start"], orders["pattern"], loader.matched))
     prune(suite, manifest.is_waiting)
     result = Result(channel, manifest)
@@ -61,6 +63,8 @@ def _look_like_unittest(orders: dict[str, Any]) -> None:
     sys.argv += ["-s", orders["start"], "-p", orders["pattern"]]
     if orders["top"] is not None:
         sys.argv += ["-t", orders["top"]]
+    for name in orders["names"]:
+        sys.argv += ["-k", name]
     main = sys.modules["__main__"]
     main.__file__ = os.path.join(os.path.dirname(unittest.__file__), "__main__.py")
     main.__package__ = "unittest"
