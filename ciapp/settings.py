@@ -34,6 +34,8 @@ SEARCHED = (Path("~/.config/ciapp/ciapp.toml"), Path("/etc/ciapp/ciapp.toml"))
 BROKERS = ("embedded", "amqp", "amqps", "pyamqp", "redis", "rediss", "sentinel")  #: schemes of broker_url
 DATABASES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")  #: schemes of database_url
 VARIABLES_OF_OURS = frozenset({"CIAPP_CONFIG"})  #: CIAPP_* variables that are no settings
+PLACE = re.compile(r" - at `\$([\w.\[\]]*)`$")  #: where msgspec found a value of the wrong shape
+UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 DEFAULT_REFS: dict[str, RefPolicy] = {"refs/heads/*": "each", "refs/tags/*": "each"}
 
 
@@ -224,15 +226,21 @@ def _with_variable(settings: Settings, variable: str, text: str) -> Settings:
 
 def explain_validation(error: msgspec.ValidationError, root: type) -> str:
     """A sentence about a value of the wrong shape; `root` is the type whose fields are suggested."""
-    said, _, place = str(error).partition(" - at `$")
-    path = place.rstrip("`").lstrip(".")
-    if "unknown field" in said:
-        field = said.split("`")[1]
-        full = f"{path}.{field}" if path else field
-        known = get_close_matches(field, _field_names(root), 1)
+    path = invalid_path(error)
+    full = ".".join(path).replace(".[", "[")
+    if UNKNOWN_FIELD.match(str(error)):
+        known = get_close_matches(path[-1], _field_names(root), 1)
         hint = f"did you mean {known[0]!r}?" if known else "the README lists every setting"
         return f"unknown setting {full!r}; {hint}"
-    return f"setting {path!r}: {_lower_first(said)}; correct it"
+    said = PLACE.sub("", str(error))
+    return f"setting {full!r}: {_lower_first(said)}; correct it"
+
+
+def invalid_path(error: msgspec.ValidationError) -> tuple[str, ...]:
+    """The keys that lead to a value of the wrong shape; "[3]" for an item of a list, "[...]" of a table."""
+    place, unknown = PLACE.search(str(error)), UNKNOWN_FIELD.match(PLACE.sub("", str(error)))
+    path = re.findall(r"\[[^\]]*\]|\w+", place[1]) if place else []
+    return (*path, unknown[1]) if unknown else tuple(path)
 
 
 def _field_names(root: type) -> list[str]:

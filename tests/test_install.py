@@ -135,7 +135,8 @@ class TestAuto(InstallCase):
 
     def test_a_pyproject_that_is_none_is_refused(self):
         for text, sentence in (
-            ("[project", "pyproject.toml is not valid TOML"),
+            ("[project", r"^pyproject.toml:1: not valid TOML: .* \(the file ends there\)$"),
+            ("\n[project]\nname = ]", r"^pyproject.toml:3: not valid TOML: .* \(column 8\)$"),
             ("project = 3", "pyproject.toml: project is no table; write \\[project\\]"),
             ("[project]\ndependencies = [3]", "pyproject.toml: project.dependencies is no list of strings"),
             ("[build-system]\nrequires = 'x'", "pyproject.toml: build-system.requires is no list of strings"),

@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from ciapp.errors import ProjectError
+from ciapp.errors import ProjectError, SettingsError
 from ciapp.settings import Limits
 from ciapp.testing.project import Project, load_project, lower_limits, read_project
 
@@ -131,8 +131,76 @@ class TestProject(unittest.TestCase):
                 self.load(f"[unittest]\nstart = '{outside}'")
 
     def test_broken_toml_is_said_with_its_line(self):
-        with self.assertRaisesRegex(ProjectError, r"\.ciapp\.toml is not valid TOML: .*line 2"):
-            self.load("[unittest]\nstart = ]")
+        self.refused("[unittest]\nstart = ]", ".ciapp.toml:2: not valid TOML: Invalid value (column 9)")
+        self.refused(
+            '[unittest]\nstart = "tests\n\n',
+            r".ciapp.toml:2: not valid TOML: Illegal character '\n' (column 15)",
+        )
+        self.refused(
+            "[unittest]\nstart = [\n\n",
+            ".ciapp.toml:2: not valid TOML: Invalid value (the file ends there)",
+        )
+
+    def test_pyproject_is_held_to_the_same_with_its_own_lines(self):
+        other = '[tool.other]\npatern = 1\nstart = """\n[tool.ciapp]\npatern = 2"""\n'
+        no_folder = "unittest.start 'no' is no folder of the commit; name one"
+        for text, line, said in (
+            ("[tool.ciapp.unittest]\npatern = 'x'", 7, "unknown setting 'unittest.patern'; did you mean"),
+            ("[tool]\nciapp.install = 3", 7, "setting 'install': expected `bool | str | array`, got `int`"),
+            ("[tool.ciapp]\nlimits.run_s = 1801", 7, "limits.run_s is 1801.0; give more than 0 and at"),
+            ("[tool.ciapp]\n\nunittest = { start = 'no' }", 8, no_folder),
+            ("[tool.ciapp]\nx = [", 7, "not valid TOML: Invalid value (the file ends there)"),
+            ("[tool]\nciapp = 3", 7, "tool.ciapp is no table; write [tool.ciapp]"),
+        ):
+            with self.subTest(text), self.assertRaises(ProjectError) as caught:
+                self.load(other + text, file="pyproject.toml")
+            self.assertTrue(str(caught.exception).startswith(f"pyproject.toml:{line}: {said}"))
+
+    def test_what_would_break_the_worker_is_the_commits_failure(self):
+        no_folder = "is no folder of the commit; name one"
+        long, much = "x" * 300, "env holds more than 65536 bytes; put some of it into a file"
+        for text, line, said in (
+            (f"[unittest]\nstart = '{long}'", 2, f"unittest.start '{long}' {no_folder}"),
+            (f"[unittest]\ntop = '{long}'", 2, f"unittest.top '{long}' {no_folder}"),
+            ('[unittest]\nstart = "\\u0000"', 2, rf"unittest.start '\x00' {no_folder}"),
+            (f"[env]\nA = '{'x' * (64 << 10)}'", 1, much),
+            (f"[env]\nA = '{'{checkout}' * 999}'", 1, much),
+        ):
+            with self.subTest(text[:40]):
+                self.refused(text, f".ciapp.toml:{line}: {said}")
+        for text in ("a = " + "1" * 5000, "a = " + "[" * 5000):
+            with self.subTest(text[:40]), self.assertRaisesRegex(ProjectError, r"^\.ciapp\.toml"):
+                self.load(text)
+
+    def test_a_start_folder_that_is_a_link_out_of_the_checkout_is_none(self):
+        (self.checkout / "out").symlink_to("/usr")
+        self.refused(
+            "[unittest]\nstart = 'out'",
+            ".ciapp.toml:2: unittest.start 'out' is no folder of the commit; name one",
+        )
+
+    def test_the_servers_defaults_are_the_servers_to_correct(self):
+        for defaults, sentence in (
+            ({"instal": False}, "unknown setting 'instal'; did you mean 'install'?"),
+            ({"limits": {"test_s": 61}}, "limits.test_s is 61.0; give more than 0 and at most 60.0"),
+        ):
+            with self.subTest(sentence), self.assertRaises(SettingsError) as caught:
+                self.load("", **defaults)
+            said = str(caught.exception)
+            self.assertEqual(f"[repository.NAME.project] in the server's settings: {sentence}", said)
+        with self.assertRaises(ProjectError) as missing:
+            self.load("[unittest]\npattern = 'x'", unittest={"start": "spec"})
+        self.assertEqual(
+            ".ciapp.toml: unittest.start 'spec', which the server's settings have for this repository, is no "
+            "folder of the commit; name one",
+            str(missing.exception),
+        )
+
+    def test_a_variable_that_is_no_text_is_said_with_its_name(self):
+        self.refused(
+            "[env]\nA = 'x'\nB = 3",
+            ".ciapp.toml:3: setting 'env.B': expected `str`, got `int`; correct it",
+        )
 
     def test_a_name_that_is_no_environment_variable_is_refused(self):
         with self.assertRaisesRegex(

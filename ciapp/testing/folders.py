@@ -1,4 +1,4 @@
-"""Folders that untrusted programs have written to, removed whatever they hold."""
+"""Folders with content that is not ours: looked for, and removed whatever they hold."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ def remove_folder(path: Path) -> None:
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"status {done.returncode}"]
         raise CheckoutError(f"{path} cannot be removed: {said[-1]}; remove it by hand")
+
+
+def holds_folder(root: Path, name: str) -> bool:
+    """Whether there is a folder of that name below `root`; a link that leads out of `root` is none."""
+    try:
+        return (root / name).is_dir() and (root / name).resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError):  # too long for a name, or with a null byte
+        return False
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[bytes]:

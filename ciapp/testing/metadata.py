@@ -132,7 +132,8 @@ def _parse(name: str, text: bytes) -> dict[str, Any]:
     try:
         return parse_toml(name, text.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise ProjectError(f"{name} is not valid TOML: {error}") from error
+        line = text.count(b"\n", 0, error.start) + 1
+        raise ProjectError(f"{name}:{line}: not UTF-8: {error.reason} at byte {error.start}") from error
 
 
 def _table(above: dict[str, Any], place: str, key: str) -> dict[str, Any]:

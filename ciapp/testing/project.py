@@ -1,7 +1,8 @@
 """A commit's own configuration: `.ciapp.toml` at its root, or `[tool.ciapp]` in its pyproject.toml.
 
 In:  the checkout, or a way to read the two files; the server's defaults for the repository, and its limits.
-Out: one `Project`; a ProjectError that names file, line and what is wrong.
+Out: one `Project`; a ProjectError that names file, line and what is wrong; a SettingsError when it is the
+     server's defaults that are.
 
 The files are the commit's, so nothing about them is believed: they may be links, folders, or huge. The intake
 reads them from git's objects, to know under which Pythons a commit is to be tested, and a worker from the
@@ -19,12 +20,16 @@ from typing import Any, Literal
 
 import msgspec
 
-from ciapp.errors import ProjectError
-from ciapp.settings import PYTHON_VERSION, Limits, explain_validation
-from ciapp.testing.toml import parse_toml
+from ciapp.errors import ProjectError, SettingsError
+from ciapp.settings import PYTHON_VERSION, Limits, explain_validation, invalid_path
+from ciapp.testing.folders import holds_folder
+from ciapp.testing.requirements import read_arguments
+from ciapp.testing.toml import line_of, parse_toml
 
-OWN_FILE, SHARED_FILE = ".ciapp.toml", "pyproject.toml"
+OWN_FILE, SHARED_FILE, SHARED_TABLE = ".ciapp.toml", "pyproject.toml", ("tool", "ciapp")
 LARGEST_BYTES = 1 << 20
+LARGEST_ENV_BYTES = 64 << 10  #: the kernel takes 128 KiB for one variable, and starts no program with more
+LONGEST_CHECKOUT = 256  #: what `{checkout}` counts for among them
 START_FOLDERS = ("tests", "test")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OLDEST_MINOR = 8  #: of Python 3, that the child runs under
@@ -63,17 +68,26 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def load_project(checkout: Path, defaults: dict[str, Any], limits: Limits) -> Project:
-    """What applies to this checkout: `read_project` with the start folder filled in, which must be there."""
-    project, name, text = _read(lambda file: _read_text(checkout / file), defaults, limits)
-    return msgspec.structs.replace(project, unittest=_find_start(checkout, project.unittest, name, text))
+    """What applies to this checkout: `read_project` with the start folder filled in, which must be there.
+
+    Raises SettingsError when it is the server's defaults that are unusable.
+    """
+    project, written = _read(lambda file: _read_text(checkout / file), defaults, limits)
+    if isinstance(project.install, list):
+        read_arguments(checkout, project.install, place=f"{written.at('install')}install")
+    return msgspec.structs.replace(project, unittest=_find_start(checkout, project.unittest, written))
 
 
 def read_project(read: ReadText, defaults: dict[str, Any], limits: Limits) -> Project:
     """What the commit's two files say. Raises ProjectError when that is unusable.
 
-    `defaults` are the server's, and stand where the commit says nothing.
+    `defaults` are the server's, and stand where the commit says nothing; unusable ones are a ProjectError
+    here, for a push has to be recorded all the same.
     """
-    return _read(read, defaults, limits)[0]
+    try:
+        return _read(read, defaults, limits)[0]
+    except SettingsError as error:
+        raise ProjectError(str(error)) from error
 
 
 def decode_text(name: str, content: bytes) -> str:
@@ -83,7 +97,8 @@ def decode_text(name: str, content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ProjectError(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ProjectError(f"{name}:{line}: not UTF-8: {error.reason} at byte {error.start}") from error
 
 
 def lower_limits(limits: Limits, project: Project) -> Limits:
@@ -94,36 +109,44 @@ def lower_limits(limits: Limits, project: Project) -> Limits:
     )
 
 
-def _read(read: ReadText, defaults: dict[str, Any], limits: Limits) -> tuple[Project, str, str]:
-    """The project, with name and text of the file that speaks."""
-    name, text, data = _read_configuration(read)
+class _Written(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration, and the text that it stands in."""
+
+    data: dict[str, Any]
+    file: str = ""  #: empty: it is the server's
+    text: str = ""
+    table: tuple[str, ...] = ()  #: the table of the file that it is
+
+    def at(self, *path: str) -> str:
+        """How a sentence begins that speaks of a key: file and line."""
+        line = line_of(self.text, (*self.table, *path))
+        return f"{self.file}:{line}: " if line else f"{self.file}: " if self.file else ""
+
+
+def _read(read: ReadText, defaults: dict[str, Any], limits: Limits) -> tuple[Project, _Written]:
+    """The project, and what the commit says of it."""
+    written = _read_configuration(read)
+    _check(written, limits)
     try:
-        project = msgspec.convert(_merge(defaults, data), Project)
-    except msgspec.ValidationError as error:
-        said = explain_validation(error, Project)
-        raise ProjectError(f"{_place(name, text, said)}: {said}") from error
-    _check_pythons(project.python, name, text)
-    _check_limits(project.limits, limits, name, text)
-    for variable in project.env:
-        if not VARIABLE.fullmatch(variable) or "\0" in project.env[variable]:
-            raise ProjectError(
-                f"{_place(name, text, variable)}: {variable!r} cannot be an environment variable; rename it"
-            )
-    return project, name, text
+        _check(_Written(data=defaults), limits)
+    except ProjectError as error:
+        raise SettingsError(f"[repository.NAME.project] in the server's settings: {error}") from error
+    return msgspec.convert(_merge(defaults, written.data), Project), written
 
 
-def _read_configuration(read: ReadText) -> tuple[str, str, dict[str, Any]]:
+def _read_configuration(read: ReadText) -> _Written:
     own = read(OWN_FILE)
     if own is not None:
-        return OWN_FILE, own, parse_toml(OWN_FILE, own)
+        return _Written(file=OWN_FILE, text=own, data=parse_toml(OWN_FILE, own))
     shared = read(SHARED_FILE)
-    if shared is None or "tool.ciapp" not in shared:
-        return OWN_FILE, "", {}
+    if shared is None or SHARED_TABLE[-1] not in shared:
+        return _Written(file=OWN_FILE, data={})
     tool = parse_toml(SHARED_FILE, shared).get("tool")
-    section = tool.get("ciapp") if isinstance(tool, dict) else None
-    if section is not None and not isinstance(section, dict):
-        raise ProjectError(f"{SHARED_FILE}: tool.ciapp is no table; write [tool.ciapp]")
-    return SHARED_FILE, shared, section or {}
+    section = tool.get("ciapp", {}) if isinstance(tool, dict) else {}
+    written = _Written(file=SHARED_FILE, text=shared, table=SHARED_TABLE, data=section)
+    if not isinstance(section, dict):
+        raise ProjectError(f"{written.at()}tool.ciapp is no table; write [tool.ciapp]")
+    return written
 
 
 def _read_text(file: Path) -> str | None:
@@ -154,59 +177,79 @@ def _merge(defaults: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _check_pythons(versions: list[str], name: str, text: str) -> None:
-    place = _place(name, text, "python")
+def _check(written: _Written, limits: Limits) -> None:
+    """Raise ProjectError for what does not fit the model, or goes past its bounds."""
+    try:
+        project = msgspec.convert(written.data, Project)
+    except msgspec.ValidationError as error:
+        said, path = explain_validation(error, Project), invalid_path(error)
+        if path == ("env", "[...]"):
+            name = next(name for name, value in written.data["env"].items() if not isinstance(value, str))
+            said, path = said.replace("[...]", f".{name}"), ("env", name)
+        raise ProjectError(written.at(*path) + said) from error
+    _check_pythons(project.python, written)
+    _check_limits(project.limits, limits, written)
+    _check_env(project.env, written)
+
+
+def _check_pythons(versions: list[str], written: _Written) -> None:
+    place = written.at("python")
     if len(versions) > MOST_PYTHONS:
-        raise ProjectError(f"{place}: python has {len(versions)} versions; give at most {MOST_PYTHONS}")
+        raise ProjectError(f"{place}python has {len(versions)} versions; give at most {MOST_PYTHONS}")
     for number, version in enumerate(versions):
         found = PYTHON_VERSION.fullmatch(version)
         if not found:
-            raise ProjectError(f'{place}: python has {version!r}; give versions as "3.11"')
+            raise ProjectError(f'{place}python has {version!r}; give versions as "3.11"')
         if int(found[1]) < OLDEST_MINOR:
             raise ProjectError(
-                f"{place}: python has {version}; the oldest that is supported is 3.{OLDEST_MINOR}"
+                f"{place}python has {version}; the oldest that is supported is 3.{OLDEST_MINOR}"
             )
         if version in versions[:number]:
-            raise ProjectError(f"{place}: python has {version} twice; remove one")
+            raise ProjectError(f"{place}python has {version} twice; remove one")
 
 
-def _check_limits(asked: ProjectLimits, limits: Limits, name: str, text: str) -> None:
+def _check_limits(asked: ProjectLimits, limits: Limits, written: _Written) -> None:
     for key, value in msgspec.structs.asdict(asked).items():
         most = getattr(limits, key)
         if value is not None and not 0 < value <= most:
-            place = _place(name, text, key)
-            raise ProjectError(f"{place}: limits.{key} is {value}; give more than 0 and at most {most}")
+            place = written.at("limits", key)
+            raise ProjectError(f"{place}limits.{key} is {value}; give more than 0 and at most {most}")
 
 
-def _find_start(checkout: Path, config: UnittestConfig, name: str, text: str) -> UnittestConfig:
-    start = config.start or next((one for one in START_FOLDERS if (checkout / one).is_dir()), ".")
+def _check_env(env: dict[str, str], written: _Written) -> None:
+    for variable, value in env.items():
+        if not VARIABLE.fullmatch(variable) or "\0" in value:
+            place = written.at("env", variable)
+            raise ProjectError(f"{place}{variable!r} cannot be an environment variable; rename it")
+    filled = [value.replace("{checkout}", "/" * LONGEST_CHECKOUT) for value in env.values()]
+    if sum(len(text.encode()) for text in (*env, *filled)) > LARGEST_ENV_BYTES:
+        place = written.at("env")
+        raise ProjectError(
+            f"{place}env holds more than {LARGEST_ENV_BYTES} bytes; put some of it into a file"
+        )
+
+
+def _find_start(checkout: Path, config: UnittestConfig, written: _Written) -> UnittestConfig:
+    start = config.start or next((one for one in START_FOLDERS if holds_folder(checkout, one)), ".")
     for key, value in (("start", start), ("top", config.top or ".")):
         inside = Path(os.path.normpath(value))
         if inside.is_absolute() or ".." in inside.parts:
-            raise ProjectError(
-                f"{_place(name, text, key)}: unittest.{key} {value!r} leads out of the checkout"
-            )
-    if not (checkout / start).is_dir() and not _is_module(checkout, start):
-        raise ProjectError(
-            f"{_place(name, text, 'start')}: unittest.start {start!r} is no folder of the commit; name one"
-        )
+            raise ProjectError(f"{_told(written, key, value)} leads out of the checkout; name a folder in it")
+        if not holds_folder(checkout, value) and not (key == "start" and _is_module(checkout, value)):
+            raise ProjectError(f"{_told(written, key, value)} is no folder of the commit; name one")
     top = config.top or ("." if (checkout / start / "__init__.py").is_file() else start)
     return msgspec.structs.replace(config, start=start, top=top)
 
 
+def _told(written: _Written, key: str, value: str) -> str:
+    """How a sentence begins about a key of [unittest], which the server may have given in its place."""
+    if key in written.data.get("unittest", {}):
+        return f"{written.at('unittest', key)}unittest.{key} {value!r}"
+    return f"{OWN_FILE}: unittest.{key} {value!r}, which the server's settings have for this repository,"
+
+
 def _is_module(checkout: Path, start: str) -> bool:
     """unittest takes a dotted name as well as a folder."""
-    return (
-        re.fullmatch(r"[A-Za-z_][\w.]*", start) is not None and (checkout / start.replace(".", "/")).is_dir()
+    return re.fullmatch(r"[A-Za-z_][\w.]*", start) is not None and holds_folder(
+        checkout, start.replace(".", "/")
     )
-
-
-def _place(name: str, text: str, said: str) -> str:
-    """File and line of the key that a sentence speaks of; the file alone when it is not to be found."""
-    quoted = re.search(r"'([\w.\[\]-]+)'", said)
-    key = (quoted.group(1) if quoted else said).split(".")[-1].partition("[")[0]
-    pattern = re.compile(rf"^\s*(?:\[[^\]]*)?[\"']?{re.escape(key)}[\"']?\s*[=\].]")
-    for number, line in enumerate(text.splitlines(), 1):
-        if pattern.match(line):
-            return f"{name}:{number}"
-    return name

@@ -9,6 +9,7 @@ packages are taken, none that says where to write or which program to run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from ciapp.errors import ProjectError
+from ciapp.testing.folders import holds_folder
 from ciapp.testing.metadata import PYPROJECT, read_dependencies
 
 LARGEST_BYTES = 4 << 20
@@ -81,13 +83,16 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()  #: the files that were read for this
 
 
-def read_arguments(checkout: Path, arguments: Iterable[str]) -> Requirements:
-    """What a list of arguments asks for. Raises ProjectError for one that a commit may not give."""
+def read_arguments(checkout: Path, arguments: Iterable[str], *, place: str = "install") -> Requirements:
+    """What a list of arguments asks for. Raises ProjectError for one that a commit may not give.
+
+    `place` is where they stand, for sentences.
+    """
     reader = _Reader(checkout)
     words = list(arguments)
-    extras = [value for option, value in _pairs(words, "install") if option == "--extra"]
-    for option, value in _pairs(words, "install"):
-        reader.take(option, value, "install", base="", extras=extras)
+    extras = [value for option, value in _pairs(words, place) if option == "--extra"]
+    for option, value in _pairs(words, place):
+        reader.take(option, value, place, base="", extras=extras)
     return reader.result()
 
 
@@ -101,11 +106,13 @@ def read_file(checkout: Path, name: str, named_in: str) -> bytes:
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ProjectError(f"{named_in}: {name!r} cannot be read: {reason}; commit it") from error
-    with os.fdopen(descriptor, "rb") as opened:
+    try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST_BYTES:
             raise ProjectError(f"{named_in}: {name!r} is no plain file of at most {LARGEST_BYTES} bytes")
-        return opened.read(LARGEST_BYTES)
+        return os.read(descriptor, LARGEST_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 class _Reader:
@@ -157,7 +164,7 @@ class _Reader:
         if found is None or not _looks_like_path(found["path"], is_editable):
             return False
         name = _inside(base, found["path"], place)
-        if (self._checkout / name).is_dir():
+        if holds_folder(self._checkout, name):
             extras = tuple(extra.strip() for extra in (found["extras"] or "").split(",") if extra.strip())
             marker = (found["marker"] or "").strip()
             if len(self._projects) >= MOST_PROJECTS:
@@ -166,9 +173,10 @@ class _Reader:
                 LocalProject(path=name, extras=extras, marker=marker, is_editable=is_editable)
             )
             return True
-        if WHEEL.fullmatch(Path(name).name) and (self._checkout / name).is_file():
-            self._wheels.append(name)
-            return True
+        with contextlib.suppress(OSError):  # a name that is too long
+            if WHEEL.fullmatch(Path(name).name) and (self._checkout / name).is_file():
+                self._wheels.append(name)
+                return True
         raise ProjectError(f"{place}: {name!r} is neither a folder nor a wheel of the commit; commit it")
 
     def _take_pyproject(
