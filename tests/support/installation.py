@@ -52,6 +52,7 @@ class Installation:
     def __init__(self, test: unittest.TestCase, *settings: str, broker: str = "", database: str = "") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ciapp-test-"))
         self.folder.chmod(0o711)
+        self.is_kept = False  #: whether the folder stays when all else goes
         self.processes: list[subprocess.Popen[bytes]] = []
         test.addCleanup(self.remove)
         lines = [f'state_dir = "{self.folder / "state"}"', *settings]
@@ -97,12 +98,12 @@ class Installation:
             raise AssertionError(f"ciapp {' '.join(words)} ended with {done.returncode}, not {code}:\n{said}")
         return said
 
-    def start(self, *words: str, log: str = "") -> subprocess.Popen[bytes]:
-        """Start `ciapp WORDS` in a session of its own; its output goes to a file."""
+    def start(self, *words: str, log: str = "", **variables: str) -> subprocess.Popen[bytes]:
+        """Start `ciapp WORDS` in a session of its own, with variables more; its output goes to a file."""
         with (self.folder / f"{log or words[0]}.log").open("ab") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "ciapp.cli", *words],
-                env=self.environment,
+                env=self.environment | variables,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -183,11 +184,13 @@ class Installation:
         return "\n".join(f"--- {log.name}\n{log.read_text()[-4000:]}" for log in self.folder.glob("*.log"))
 
     def remove(self) -> None:
-        """Kill what still runs, and delete the folder."""
+        """Kill what still runs, and delete the folder, unless it is kept."""
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        if self.is_kept:
+            return
         # A dispatcher that a hook started for a moment may still be at work here.
         eventually(self._is_deleted, f"{self.folder} is deleted")
 

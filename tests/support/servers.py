@@ -53,6 +53,7 @@ class PrivateServer:
 
     name = ""
     user = ""  #: who runs it, when we are root and it will not be root's
+    stop_signal = signal.SIGTERM
 
     def __init__(self, test: unittest.TestCase) -> None:
         self.port = free_port()
@@ -101,9 +102,14 @@ class PrivateServer:
     def stop(self) -> None:
         """Stop it in order."""
         if self._process is not None:
-            self._process.terminate()
+            self._process.send_signal(self.stop_signal)
             self._process.wait(START_WITHIN_S)
             self.kill()
+
+    @property
+    def pid(self) -> int:
+        """Its process; 0 while it is stopped."""
+        return self._process.pid if self._process is not None else 0
 
     def run(self, *command: str) -> str:
         """What a command prints that runs as the server's user. Raises CalledProcessError."""
@@ -213,6 +219,7 @@ class PrivatePostgreSQL(PrivateServer):
 
     name = "postgresql"
     user = "postgres"
+    stop_signal = signal.SIGINT  # SIGTERM would wait for every client to leave
 
     def prepare(self) -> None:
         homes = sorted(Path(POSTGRESQL_HOMES).glob("*/bin/initdb"))

@@ -1,0 +1,229 @@
+"""One ciapp for a drill, and its services, kept running as systemd would keep them.
+
+In:  a broker and a database.
+Out: services that are started again when they end, and a sentence for each end that nobody of the drill
+     brought about; what the ledger last said of the runs; repositories with a hook and without.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+import unittest
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from ciapp.errors import LedgerError
+from ciapp.results.database import Database
+from ciapp.results.report import State
+from ciapp.results.runs import Run, find_runs
+from ciapp.settings import load_settings
+from tests.drill.brokers import Broker
+from tests.drill.databases import Backend
+from tests.support.installation import Installation
+from tests.support.servers import free_port
+
+LEASE_S = 4.0
+ATTEMPTS = 6  #: faults hold back long before a run has lost so many
+RUN_LIMIT_S = 20.0  #: also bounds how long Redis keeps a dead worker's message
+WORKERS, SLOTS = 2, 2
+SETTINGS = (
+    f"lease_s = {LEASE_S}",
+    f"attempts = {ATTEMPTS}",
+    "reconcile_s = 3",
+    "[limits]",
+    f"run_s = {RUN_LIMIT_S}",
+)
+RESTART_AFTER_S = 0.3
+LOOK_EVERY_S = 0.1
+AWAY_STATUS = 3  #: a service that starts while the database is away says so, and ends
+REPOSITORY, TWIN = "team", "twin"
+
+
+class Service:
+    """A process of ciapp's that is to run."""
+
+    def __init__(self, ci: Installation, name: str, *words: str, **variables: str) -> None:
+        self.name = name
+        self._ci = ci
+        self._words = words
+        self._variables = variables
+        self._is_wanted = True
+        self._struck: set[int] = set()  # processes that the drill has ended
+        self._lock = threading.Lock()
+        self.starts = 0
+        self.process = self._start()
+
+    def strike(self, number: int, *, whole_group: bool = False) -> None:
+        """End it by a signal; it is started again once it has ended."""
+        with self._lock:
+            self._struck.add(self.process.pid)
+            with suppress(ProcessLookupError):
+                (os.killpg if whole_group else os.kill)(self.process.pid, number)
+
+    def freeze(self, number: int) -> None:
+        """SIGSTOP or SIGCONT to all its processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def stop(self) -> None:
+        """SIGTERM, for good."""
+        self._is_wanted = False
+        self.strike(signal.SIGTERM)
+
+    def mend(self) -> str:
+        """Start it again if it has ended; a sentence when it ended without our doing."""
+        with self._lock:
+            status = self.process.poll()
+            if status is None or not self._is_wanted:
+                return ""
+            struck = self.process.pid in self._struck
+            self.process = self._start()
+            if struck or status == AWAY_STATUS:
+                return ""
+            return f"{self.name} ended by itself with status {status}: {self._last_words()}"
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self.starts += 1
+        return self._ci.start(*self._words, log=self.name, **self._variables)
+
+    def _last_words(self) -> str:
+        lines = (self._ci.folder / f"{self.name}.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "without a word"
+
+
+class RunsSeen(msgspec.Struct, frozen=True):
+    """What the ledger said of the plan's runs when it last answered."""
+
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def finished(self) -> int:
+        """How many are finished."""
+        return sum(run.state is State.FINISHED for run in self.runs)
+
+    @property
+    def tries(self) -> int:
+        """The most attempts that an unfinished run has had since it was asked for."""
+        return max((run.tries for run in self.runs if run.state is not State.FINISHED), default=0)
+
+
+class Stage:
+    """A ciapp that runs."""
+
+    def __init__(self, holder: unittest.TestCase, broker: Broker, backend: Backend) -> None:
+        self.broker, self.backend = broker, backend
+        self.ci = Installation(holder, *SETTINGS, broker=broker.url, database=backend.url)
+        # What is left in the folder of temporary files is to be seen.
+        self.temporary = self.ci.folder / "tmp"
+        self.temporary.mkdir()
+        self.temporary.chmod(0o1777)
+        self.ci.environment["TMPDIR"] = str(self.temporary)
+        self.settings = load_settings(self.ci.config, {})
+        self.database: Database = self.ci.database
+        self.state = self.ci.folder / "state"
+        self.seen = RunsSeen()
+        self.violations: list[str] = []
+        self.notes: list[str] = []
+        self.services: dict[str, Service] = {}
+        self._commits: Sequence[str] = ()
+        self._closing = threading.Event()
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._keep, self._watch)]
+        holder.addCleanup(self._closing.set)
+
+    @property
+    def bare(self) -> Path:
+        """The repository with the hook."""
+        return self.ci.folder / f"{REPOSITORY}.git"
+
+    @property
+    def twin(self) -> Path:
+        """The repository without."""
+        return self.ci.folder / f"{TWIN}.git"
+
+    @property
+    def workers(self) -> list[Service]:
+        """The workers."""
+        return [service for name, service in self.services.items() if name.startswith("worker")]
+
+    def prepare(self) -> None:
+        """Make the repositories."""
+        for path in (self.bare, self.twin):
+            self.ci.git("init", "--quiet", "--bare", "--initial-branch=main", str(path))
+        self.ci.ciapp("hook", "install", str(self.bare), "--name", REPOSITORY)
+        self.broker.prepare(self.settings)
+        self.backend.prepare(self.state)
+
+    def open(self, commits: Sequence[str]) -> None:
+        """Start the services, and watch the runs of these commits."""
+        self._commits = commits
+        port = f"--port={free_port()}"
+        self.services["dispatcher"] = Service(self.ci, "dispatcher", "dispatcher")
+        for number in range(1, WORKERS + 1):
+            name = f"worker-{number}"
+            words = ("worker", "-n", f"{name}@%h", f"--concurrency={SLOTS}")
+            # The embedded broker is in the state folder; others are there for workers on many hosts.
+            own = (
+                {}
+                if self.broker.url.startswith("embedded")
+                else {"CIAPP_STATE_DIR": str(self.state_of(number))}
+            )
+            self.services[name] = Service(self.ci, name, *words, **own)
+        self.services["monitor"] = Service(self.ci, "monitor", "monitor", port)
+        for thread in self._threads:
+            thread.start()
+
+    def server_pids(self) -> set[int]:
+        """The private servers' processes."""
+        servers = (self.broker.server, self.backend.server)
+        return {server.pid for server in servers if server is not None}
+
+    def state_of(self, worker: int) -> Path:
+        """The state folder of a worker on a host of its own."""
+        return self.ci.folder / f"state-of-worker-{worker}"
+
+    def states(self) -> list[Path]:
+        """Every state folder."""
+        return [self.state, *sorted(self.ci.folder.glob("state-of-worker-*"))]
+
+    def close(self) -> None:
+        """Stop the services in good order."""
+        self._closing.set()
+        for thread in self._threads:
+            thread.join()
+        for service in self.services.values():
+            service.stop()
+        for service in self.services.values():
+            try:
+                service.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.violations.append(f"{service.name} did not end within 60 s of SIGTERM")
+
+    def _keep(self) -> None:
+        ended_at: dict[str, float] = {}
+        while not self._closing.wait(LOOK_EVERY_S):
+            for service in self.services.values():
+                if service.process.poll() is None:
+                    ended_at.pop(service.name, None)
+                elif (
+                    time.monotonic() - ended_at.setdefault(service.name, time.monotonic()) >= RESTART_AFTER_S
+                ):
+                    if said := service.mend():
+                        self.violations.append(said)
+                    ended_at.pop(service.name)
+
+    def _watch(self) -> None:
+        while not self._closing.wait(2 * LOOK_EVERY_S):
+            with suppress(LedgerError):
+                self.look()
+
+    def look(self) -> RunsSeen:
+        """Ask the ledger. Raises LedgerError."""
+        self.seen = RunsSeen(tuple(find_runs(self.database, REPOSITORY, self._commits)))
+        return self.seen

@@ -1,0 +1,158 @@
+"""What strikes processes, messages and the repository of a drill.
+
+In:  a stage; per fault, how long it lasts and a number that picks its victim.
+Out: each fault as a function, by its name. It returns once the fault is over.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from ciapp.results.runs import Run
+from ciapp.testing.processes import list_children, list_tree
+from tests.drill.plan import PlannedFault
+from tests.drill.stage import LEASE_S, Service, Stage
+
+AGAIN = 5  #: kills of a dispatcher in a row, and messages sent once more
+BETWEEN_KILLS_S = 0.6
+GC_PRUNES = "5.minutes.ago"  #: a commit whose hook was lost has no pin; git's own default is two weeks
+STOPS_WITHIN_S = 60.0
+TESTS_WITHIN_S = 4.0
+
+#: Faults by which a run may lose its attempt.
+COSTLY = {
+    "pool process killed",
+    "worker killed",
+    "worker's group killed",
+    "runner killed",
+    "worker frozen",
+    "broker killed",
+    "broker away",
+    "database away",
+    "database killed",
+    "connections dropped",
+}
+
+
+class Striking:
+    """Strikes whoever is there."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.processes: dict[str, Callable[[PlannedFault], None]] = {
+            "pool process killed": self._kill_pool_process,
+            "worker killed": self._kill_worker,
+            "worker's group killed": lambda fault: self._kill_worker(fault, whole_group=True),
+            "runner killed": self._kill_runner,
+            "worker frozen": self._freeze_worker,
+            "workers restarted in turn": self._restart_workers,
+            "dispatcher killed": self._kill_dispatcher,
+            "dispatcher restarted": lambda fault: self._dispatcher.strike(signal.SIGTERM),
+            "monitor killed": lambda fault: self._stage.services["monitor"].strike(signal.SIGKILL),
+            "messages doubled": self._send_again,
+            "garbage sent": lambda fault: self._stage.broker.send_garbage(),
+            "git gc": self._collect_garbage,
+        }
+        services = stage.broker.faults | stage.backend.faults
+        self.services: dict[str, Callable[[PlannedFault], None]] = {
+            kind: lambda fault, strike=strike: strike(fault.lasts_s)  # type: ignore[misc]
+            for kind, strike in services.items()
+        }
+
+    @property
+    def _dispatcher(self) -> Service:
+        return self._stage.services["dispatcher"]
+
+    def _worker(self, fault: PlannedFault) -> Service:
+        workers = self._stage.workers
+        return workers[fault.victim % len(workers)]
+
+    def _kill_pool_process(self, fault: PlannedFault) -> None:
+        worker = self._worker(fault)
+        self._await_tests(worker)
+        busy = [pid for pid in list_children(worker.process.pid) if _runner_of(pid)]
+        for pool_process in (busy or list_children(worker.process.pid))[:1]:
+            _kill(pool_process)
+
+    def _kill_worker(self, fault: PlannedFault, *, whole_group: bool = False) -> None:
+        worker = self._worker(fault)
+        self._await_tests(worker)
+        worker.strike(signal.SIGKILL, whole_group=whole_group)
+
+    def _kill_runner(self, fault: PlannedFault) -> None:
+        """What holds the sandbox of a run that a worker tests now; not its program, which tests may be."""
+        self._await_tests(*self._stage.workers)
+        runners = [
+            runner
+            for worker in self._stage.workers
+            for pool_process in list_children(worker.process.pid)
+            if (runner := _runner_of(pool_process))
+        ]
+        if runners:
+            _kill(runners[fault.victim % len(runners)])
+
+    def _freeze_worker(self, fault: PlannedFault) -> None:
+        """For longer than a lease, or a moment."""
+        worker = self._worker(fault)
+        self._await_tests(worker)
+        worker.freeze(signal.SIGSTOP)
+        time.sleep(LEASE_S + 2 if fault.victim % 3 else fault.lasts_s / 3)
+        worker.freeze(signal.SIGCONT)
+
+    def _restart_workers(self, _fault: PlannedFault) -> None:
+        """SIGTERM to one after the other, each once the one before is back."""
+        for worker in self._stage.workers:
+            starts = worker.starts
+            worker.strike(signal.SIGTERM)
+            until_s = time.monotonic() + STOPS_WITHIN_S
+            while worker.starts == starts:
+                if time.monotonic() > until_s:
+                    self._stage.violations.append(
+                        f"{worker.name} did not end within {STOPS_WITHIN_S:g} s of SIGTERM"
+                    )
+                    return
+                time.sleep(0.05)
+
+    def _kill_dispatcher(self, fault: PlannedFault) -> None:
+        for _ in range(1 + fault.victim % AGAIN):
+            self._dispatcher.strike(signal.SIGKILL)
+            time.sleep(BETWEEN_KILLS_S)
+
+    def _send_again(self, fault: PlannedFault) -> None:
+        chance = random.Random(fault.victim)
+        runs: tuple[Run, ...] = self._stage.seen.runs
+        self._stage.broker.send_again(chance.sample(runs, min(AGAIN, len(runs))), chance)
+
+    def _await_tests(self, *workers: Service) -> None:
+        """Wait for a moment in which one of the workers is testing; not for ever, there may be nothing."""
+        until_s = time.monotonic() + TESTS_WITHIN_S
+        while time.monotonic() < until_s:
+            for worker in workers:
+                if any(_runner_of(pool_process) for pool_process in list_children(worker.process.pid)):
+                    return
+            time.sleep(0.01)
+
+    def _collect_garbage(self, _fault: PlannedFault) -> None:
+        subprocess.run(
+            ["git", "gc", "--quiet", f"--prune={GC_PRUNES}"],
+            cwd=self._stage.bare,
+            env=self._stage.ci.environment,
+            capture_output=True,
+            check=True,
+        )
+
+
+def _runner_of(pool_process: int) -> int:
+    """What holds the sandbox in which tests run now; 0 without one."""
+    return next((child for child in list_children(pool_process) if len(list_tree(child)) > 2), 0)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
