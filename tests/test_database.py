@@ -32,9 +32,9 @@ class TestSqliteConnections(unittest.TestCase):
     def open_files(self) -> list[str]:
         """What this process has open in the ledger's folder."""
         links = []
-        for number in os.listdir("/proc/self/fd"):
+        for entry in Path("/proc/self/fd").iterdir():
             try:
-                links.append(os.readlink(f"/proc/self/fd/{number}"))
+                links.append(str(entry.readlink()))
             except FileNotFoundError:
                 continue
         return [link for link in links if link.startswith(str(self.folder))]

@@ -9,7 +9,6 @@ in between, whatever the busy timeout. So a write transaction takes the write lo
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -192,7 +191,7 @@ def _make_engine(url: str) -> Engine:
 def _which_file(file: str | None) -> tuple[int, int] | None:
     """What tells a file from another of the same name; None for one that is not there."""
     try:
-        facts = os.stat(file or "")
+        facts = Path(file or "").stat()
     except OSError:
         return None
     return facts.st_dev, facts.st_ino
