@@ -139,7 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def ref_policy(self, name: str, ref: str) -> RefPolicy:
         """What a push to `ref` of repository `name` asks for."""
-        for pattern, policy in (self.for_repository(name).refs | DEFAULT_REFS).items():
+        for pattern, policy in (*self.for_repository(name).refs.items(), *DEFAULT_REFS.items()):
             if fnmatch.fnmatchcase(ref, pattern):
                 return policy
         return "off"

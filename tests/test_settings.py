@@ -92,6 +92,11 @@ class TestSettings(unittest.TestCase):
         ]
         self.assertEqual(["off", "tip", "each", "each", "off"], policies)
 
+    def test_a_pattern_that_is_a_default_as_well_means_what_the_file_says(self):
+        settings = self.load('[repository.team.refs]\n"refs/heads/*" = "tip"')
+        self.assertEqual("tip", settings.ref_policy("team", "refs/heads/main"))
+        self.assertEqual("each", settings.ref_policy("team", "refs/tags/v1"))
+
     def test_state_and_database_follow_the_state_folder(self):
         settings = self.load('state_dir = "/srv/ci"')
         self.assertEqual(Path("/srv/ci"), settings.state_path)
