@@ -17,6 +17,7 @@ from celery.platforms import SecurityWarning
 from kombu.entity import Exchange, Queue
 
 from ciapp import mends, transport
+from ciapp.results.matrix import DEFAULT
 from ciapp.settings import Settings, load_settings
 
 QUEUE = "ciapp"
@@ -41,12 +42,13 @@ def broker_options(settings: Settings) -> dict[str, Any]:
     return {"confirm_publish": True}
 
 
-def run_queue(settings: Settings) -> Queue:
-    """The queue of runs; on RabbitMQ a quorum queue, which outlives a node."""
+def run_queue(settings: Settings, environment: str = DEFAULT) -> Queue:
+    """The queue of an environment's runs; on RabbitMQ a quorum queue, which outlives a node."""
+    name = QUEUE if environment == DEFAULT else f"{QUEUE}.{environment}"
     arguments = {}
     if settings.broker_url.startswith(("amqp", "pyamqp")):
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
-    return Queue(QUEUE, Exchange(QUEUE), routing_key=QUEUE, queue_arguments=arguments)
+    return Queue(name, Exchange(QUEUE), routing_key=name, queue_arguments=arguments)
 
 
 def make_app(settings: Settings) -> Celery:
@@ -59,7 +61,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_max_retries=None,  # for as long as it takes
         result_backend="ciapp.backend:LedgerBackend",
         result_expires=None,  # the ledger has a retention of its own
-        task_queues=[run_queue(settings)],
+        task_queues=[run_queue(settings)],  # a worker adds those of its Pythons: ciapp.worker
         task_default_queue=QUEUE,
         task_default_exchange=QUEUE,
         task_default_routing_key=QUEUE,

@@ -11,7 +11,7 @@ few variables that say how to reach a remote.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -43,6 +43,14 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     author: str  #: "Name <address>"
     subject: str
     committed_at: datetime  #: aware, UTC
+
+
+class Object(msgspec.Struct, frozen=True):
+    """What a name stands for."""
+
+    id: str
+    kind: str  #: blob, tree, commit or tag
+    size: int  #: bytes
 
 
 def scrub_environment() -> None:
@@ -91,6 +99,46 @@ class Repository:
                 process: Any = self._git.execute(command, istream=feed, as_process=True)
                 for line in process.stdout:
                     yield line.decode("utf-8", "surrogateescape").rstrip("\n")
+                process.wait()
+            except (GitCommandError, GitCommandNotFound) as error:
+                raise _as_git_error(words, self.git_dir, error) from error
+
+    def objects(self, names: Sequence[str]) -> list[Object | None]:
+        """What each name stands for ("main", "HEAD:README.md"); None for one that stands for nothing here."""
+        if not names:
+            return []
+        printed = self.run(
+            "cat-file",
+            "--batch-check=%(objectname) %(objecttype) %(objectsize)",
+            "--buffer",
+            stdin="".join(f"{name}\n" for name in names),
+        )
+        found: list[Object | None] = []
+        for line in printed.split("\n"):
+            words = line.split(" ")
+            known = len(words) == 3 and words[2].isdecimal()
+            found.append(Object(words[0], words[1], int(words[2])) if known else None)
+        return found
+
+    def contents(self, ids: Sequence[str]) -> Iterator[bytes]:
+        """The content of each object, one after the other. Raises GitError for one that is not there."""
+        if not ids:
+            return
+        words = ("cat-file", "--batch", "--buffer")
+        command = ["git", *self._options, *words]
+        with TemporaryFile() as feed:
+            feed.write("".join(f"{one}\n" for one in ids).encode())
+            feed.seek(0)
+            try:
+                process: Any = self._git.execute(command, istream=feed, as_process=True)
+                for one in ids:
+                    head = process.stdout.readline().split()
+                    if len(head) != 3:
+                        raise GitError(f"object {one} is missing from {self.git_dir}; run `git fsck` there")
+                    content = process.stdout.read(int(head[2]) + 1)
+                    if len(content) <= int(head[2]):
+                        raise GitError(f"git cat-file broke off in {self.git_dir} at object {one}")
+                    yield content[:-1]
                 process.wait()
             except (GitCommandError, GitCommandNotFound) as error:
                 raise _as_git_error(words, self.git_dir, error) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 
-from ciapp.celery import QUEUE, app, settings
+from ciapp.celery import app, run_queue, settings
 from ciapp.errors import BrokerError, CiError
 from ciapp.results.report import to_json_types
 from ciapp.results.runs import Run, task_id
@@ -38,7 +38,7 @@ def send_runs(runs: Sequence[Run]) -> None:
                 run_commit.apply_async(
                     args=(run.id, run.attempt + 1),
                     task_id=task_id(run, run.attempt + 1),
-                    queue=QUEUE,
+                    queue=run_queue(settings, run.environment),
                     producer=producer,
                     retry=False,
                 )

@@ -16,14 +16,16 @@ from typing import Any
 
 from celery import signals
 
-from ciapp.celery import settings
+from ciapp.celery import QUEUE, run_queue, settings
 from ciapp.errors import LedgerError
 from ciapp.logs import FieldFormatter
 from ciapp.results.database import Database
+from ciapp.results.matrix import DEFAULT, environment_of
 from ciapp.results.outbox import Outbox
 from ciapp.results.runs import lose_attempt, running_runs
 from ciapp.results.workers import BEAT_EVERY_S, Worker, worker_has_left, worker_is_here
 from ciapp.testing.environment import default_python
+from ciapp.testing.interpreters import find_interpreters
 from ciapp.testing.sandbox import sandbox_level
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ FINISH_WITHIN_S = 30.0  #: after SIGTERM; a run that takes longer goes to anothe
 class Attendance(threading.Thread):
     """Tells the ledger that a worker is there, and delivers what waits on its disk."""
 
-    def __init__(self, name: str, slots: int) -> None:
+    def __init__(self, name: str, slots: int, environments: tuple[str, ...]) -> None:
         super().__init__(name="attendance", daemon=True)
         self._database = Database(settings.database)
         self._outbox = Outbox(settings.state_path / "outbox", self._database)
@@ -45,6 +47,7 @@ class Attendance(threading.Thread):
             slots=slots,
             sandbox=sandbox_level(settings.sandbox),
             python=default_python().version,
+            environments=environments,
             started_at=now,
             seen_at=now,
         )
@@ -84,10 +87,38 @@ class Attendance(threading.Thread):
 _attendance: list[Attendance] = []
 
 
+@signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
+def choose_queues(instance: Any, **_: Any) -> None:
+    """Consume the runs of each Python of this host; of queues named by `-Q`, those that we can serve."""
+    queues = instance.app.amqp.queues
+    # Looked for before the pool is forked, whose processes then know.
+    found = find_interpreters(settings)
+    for complaint in found.complaints:
+        logger.warning("python left out", extra={"reason": complaint})
+    ours = _queues_by_environment()
+    chosen = set(queues.consume_from)
+    for environment, queue in ours.items():
+        if queue.name in chosen or (chosen <= {QUEUE} and environment != DEFAULT):
+            queues.select_add(queue)
+    foreign = chosen - {queue.name for queue in ours.values()}
+    if foreign:
+        logger.error("queues not served", extra={"queues": sorted(foreign), "known": sorted(ours)})
+        queues.deselect(foreign)
+
+
+def _queues_by_environment() -> dict[str, Any]:
+    """The environments whose runs this host can take, the default one first → their queues."""
+    versions = find_interpreters(settings).interpreters
+    environments = (DEFAULT, *map(environment_of, versions))
+    return {environment: run_queue(settings, environment) for environment in environments}
+
+
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def begin_attendance(sender: Any, **_: Any) -> None:
     """The worker consumes: say that it is there."""
-    attendance = Attendance(sender.hostname, sender.controller.concurrency)
+    consumed = sender.app.amqp.queues.consume_from
+    taken = (environment for environment, queue in _queues_by_environment().items() if queue.name in consumed)
+    attendance = Attendance(sender.hostname, sender.controller.concurrency, tuple(taken))
     _attendance.append(attendance)
     attendance.start()
 

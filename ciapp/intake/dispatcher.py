@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,8 +30,10 @@ from ciapp.intake.pins import drop_pins
 from ciapp.intake.presence import Presence
 from ciapp.intake.push import RefUpdate, changed_refs
 from ciapp.intake.recording import Change, policy_of, record_change
+from ciapp.intake.seats import Seats
 from ciapp.intake.spool import read_records
 from ciapp.results.database import Database, stored_text
+from ciapp.results.matrix import DEFAULT
 from ciapp.results.pushes import (
     KnownRepository,
     has_push,
@@ -39,18 +42,16 @@ from ciapp.results.pushes import (
     seen_refs,
     settled_pushes,
 )
-from ciapp.results.queue import count_queue, next_runs, release_runs, reserve_runs, unanswered_runs
+from ciapp.results.queue import count_queues, next_runs, release_runs, reserve_runs, unanswered_runs
 from ciapp.results.retention import purge, retention_of
 from ciapp.results.runs import Run, lose_attempt, running_runs
-from ciapp.results.workers import list_workers
+from ciapp.results.workers import Worker, list_workers, served
 from ciapp.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 Send = Callable[[Sequence[Run]], None]
 IDLE_S, BUSY_S, TROUBLE_S = 1.0, 0.05, 2.0  #: pauses between steps
-FEWEST_UNDER_WAY = 4  #: messages sent ahead, so that a worker that starts finds work
-SPARE = 2  #: messages sent beyond one for each slot, so that a free slot finds the next
 SETTLE_S = 3.0  #: a ref must differ for so long before it counts as changed without a push
 RETAIN_EVERY_S, RETAIN_AGAIN_S = 300.0, 5.0  #: between looks for runs to purge, and while some are left
 RETAIN_WITHIN_S = 0.5  #: how long one purge keeps the other steps waiting
@@ -208,19 +209,27 @@ class Dispatcher:
             logger.info("runs purged", extra={"runs": done.runs, "bytes": done.bytes})
 
     def send_waiting(self) -> bool:
-        """Send messages while there is room for more under way; whether runs wait for room."""
-        counts = count_queue(self._database)
-        if not counts.waiting:
+        """Send messages while there are seats for more under way; whether runs wait for a seat."""
+        counts = count_queues(self._database)
+        waiting = [environment for environment, count in counts.items() if count.waiting]
+        if not waiting:
             return False
-        slots = sum(worker.slots for worker in list_workers(self._database))
-        room = max(FEWEST_UNDER_WAY, slots + SPARE) - counts.sent
-        if room > 0:
-            self._send_messages(next_runs(self._database, room))
-        return True
+        workers = list_workers(self._database)
+        seats = Seats(workers, {environment: count.sent for environment, count in counts.items()})
+        free = [environment for environment in waiting if seats.is_free(environment)]
+        if free:
+            due = next_runs(self._database, seats.number, free)
+            self._send_messages([run for run in due if seats.take(run.environment)])
+        # For a version that no worker has, runs may wait for ever: nobody need look every moment.
+        return any(_is_served(environment, workers) for environment in waiting)
 
     def send_again(self) -> None:
         """Send another message for each run whose message may be lost."""
-        self._send_messages(unanswered_runs(self._database))
+        workers, running = list_workers(self._database), running_runs(self._database)
+        busy = Counter(run.worker.partition("#")[0] for run in running)
+        idle = served(worker for worker in workers if busy[worker.name] < worker.slots)
+        due = unanswered_runs(self._database, idle)
+        self._send_messages([run for run in due if _is_served(run.environment, workers)])
 
     def _send_messages(self, due: Sequence[Run]) -> None:
         reserved = reserve_runs(self._database, due) if due else []
@@ -240,3 +249,8 @@ class Dispatcher:
         if self._trouble.get(repository.id) != error:
             self._trouble[repository.id] = error
             logger.error("repository cannot be served", extra={"repo": repository.name, "error": error})
+
+
+def _is_served(environment: str, workers: Sequence[Worker]) -> bool:
+    """Whether some worker takes runs of it; any that starts takes those of the default one."""
+    return environment == DEFAULT or environment in served(workers)

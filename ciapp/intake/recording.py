@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from ciapp.git import Commit, Repository
+from ciapp.intake.matrix import Matrix
 from ciapp.intake.pins import pin
 from ciapp.intake.push import RefUpdate, new_commits, tips, untestable
 from ciapp.results.database import Database
@@ -67,6 +68,7 @@ def record_change(
         refs={one.ref: one.new for one in updates},
         tips=named,
         tested=_tested(git, updates, tip_only, seen, change.options),
+        environments=Matrix(settings, repository).environments,
         superseding=frozenset(one.ref for one in updates if settings.supersedes(repository.name, one.ref)),
     )
     return record_and_tell(database, repository, push, new_commits(git, updates, seen))

@@ -6,7 +6,7 @@ Out: rows, in one transaction: the push, its commits, one run per commit to test
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from ciapp.errors import UsageError
 from ciapp.git import NULL_IDS, Commit
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
+from ciapp.results.matrix import DEFAULT
 from ciapp.results.order import BACKLOG, TIP, put_in_order
 from ciapp.results.report import State
 
@@ -33,6 +34,10 @@ class KnownRepository(msgspec.Struct, frozen=True, kw_only=True):
     git_dir: str  #: on that machine
 
 
+def _default_alone(commits: Sequence[Commit]) -> list[tuple[str, ...]]:
+    return [(DEFAULT,)] * len(commits)
+
+
 class NewPush(msgspec.Struct, frozen=True, kw_only=True):
     """One push, or one finding of the reconciliation, as the ledger takes it."""
 
@@ -43,6 +48,8 @@ class NewPush(msgspec.Struct, frozen=True, kw_only=True):
     refs: Mapping[str, str]  #: every ref it changed → its new value; a null id for a deleted ref
     tips: Mapping[str, tuple[str, ...]]  #: commit → the refs that now name it
     tested: frozenset[str] | None = None  #: of the new commits, those to test; None: all of them
+    #: commits → the environments that each is tested in, at least one
+    environments: Callable[[Sequence[Commit]], Sequence[tuple[str, ...]]] = _default_alone
     superseding: frozenset[str] = frozenset()  #: refs of which only the newest value is urgent
 
 
@@ -243,21 +250,26 @@ def _insert_runs(
             )
         )
     )
+    tested = [
+        commit
+        for commit in batch
+        if commit.id not in purged and (push.tested is None or commit.id in push.tested)
+    ]
     rows = []
-    for commit in batch:
-        if commit.id in purged or (push.tested is not None and commit.id not in push.tested):
-            continue
+    for commit, environments in zip(tested, push.environments(tested) if tested else (), strict=True):
         tip_refs = push.tips.get(commit.id, ())
-        rows.append(
+        rows += [
             new_run(
                 repository_id,
                 commit.id,
+                environment=environment,
                 push_id=push_id,
                 ref=ref or (stored_text(tip_refs[0]) if tip_refs else ""),
                 priority=TIP if commit.id in push.tips else BACKLOG,
                 queued_at=now,
             )
-        )
+            for environment in environments
+        ]
     if not rows:
         return 0
     return max(0, connection.execute(database.insert_new(schema.runs), rows).rowcount)
@@ -268,7 +280,7 @@ def new_run(
     commit: str,
     *,
     queued_at: datetime,
-    environment: str = "default",
+    environment: str = DEFAULT,
     push_id: int | None = None,
     ref: str = "",
     priority: int = TIP,

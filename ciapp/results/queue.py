@@ -8,13 +8,14 @@ priority, fairness and cancelling work the same on every broker, and a broker th
 little, which is sent again.
 
 The order: a tip before a backlog before what was superseded; between repositories, the one with the fewest
-runs under way; within one, oldest first.
+runs under way; within one, oldest first. Each environment has a queue of its own at the broker, as not every
+worker can take its runs; they all share this order.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -26,6 +27,9 @@ from ciapp.results.report import State
 from ciapp.results.runs import Run, as_run, select_runs
 
 RESEND_AFTER_S = 15.0  #: doubled with each message sent for one attempt
+#: The same while a worker that could take the run has a free slot. RabbitMQ hands a worker messages of each
+#: of its queues, so a busy one may hold what an idle one could begin.
+RESEND_TO_IDLE_AFTER_S = 3.0
 RESEND_AT_MOST_S = 600.0
 
 
@@ -37,32 +41,55 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
     running: int
 
 
-def count_queue(database: Database) -> QueueCounts:
-    """How many unfinished runs there are, by where they are."""
+def count_queues(database: Database) -> dict[str, QueueCounts]:
+    """Environment → how many unfinished runs it has, by where they are; only those that have any."""
     runs = schema.runs.c
     is_sent = runs.sent_token == runs.token + 1
     query = (
-        select(runs.state, is_sent, func.count())
+        select(runs.environment, runs.state, is_sent, func.count())
         # Not "is not finished": no index helps with that, and nearly all runs are.
         .where(runs.state.in_((State.QUEUED, State.RUNNING)))
-        .group_by(runs.state, is_sent)
+        .group_by(runs.environment, runs.state, is_sent)
     )
-    found: Counter[str] = Counter()
+    found: dict[str, Counter[str]] = {}
     with database.read() as connection:
-        for state, sent, count in connection.execute(query):
-            found["running" if state == State.RUNNING else "sent" if sent else "waiting"] += count
-    return QueueCounts(waiting=found["waiting"], sent=found["sent"], running=found["running"])
+        for environment, state, sent, count in connection.execute(query):
+            place = "running" if state == State.RUNNING else "sent" if sent else "waiting"
+            found.setdefault(environment, Counter())[place] += count
+    return {environment: _as_counts(counter) for environment, counter in found.items()}
 
 
-def next_runs(database: Database, limit: int) -> list[Run]:
-    """At most `limit` runs to send a message for, best first; empty when none waits."""
+def total(counts: Mapping[str, QueueCounts]) -> QueueCounts:
+    """What `count_queues` counted, all environments together."""
+    found: Counter[str] = Counter()
+    for one in counts.values():
+        found.update(msgspec.structs.asdict(one))
+    return _as_counts(found)
+
+
+def count_queue(database: Database) -> QueueCounts:
+    """How many unfinished runs there are, by where they are."""
+    return total(count_queues(database))
+
+
+def _as_counts(counter: Mapping[str, int]) -> QueueCounts:
+    return QueueCounts(waiting=counter["waiting"], sent=counter["sent"], running=counter["running"])
+
+
+def next_runs(database: Database, limit: int, environments: Collection[str] | None = None) -> list[Run]:
+    """At most `limit` runs of each environment to send a message for, best first; empty when none waits.
+
+    `environments` are those to look at; None: all, and at most `limit` runs in all.
+    """
     runs = schema.runs.c
     now = datetime.now(UTC)
-    waits = (
+    waits = [
         runs.state == State.QUEUED,
         runs.sent_token != runs.token + 1,
         or_(runs.not_before.is_(None), runs.not_before <= now),
-    )
+    ]
+    if environments is not None:
+        waits.append(runs.environment.in_(environments))
     under_way = (
         select(runs.repository_id, func.count())
         .where(
@@ -73,20 +100,26 @@ def next_runs(database: Database, limit: int) -> list[Run]:
         )
         .group_by(runs.repository_id)
     )
+    found: dict[int, list[Run]] = {}
     with database.read() as connection:
         busy: Counter[int] = Counter({int(key): int(count) for key, count in connection.execute(under_way)})
-        candidates = []
-        for repository_id in connection.scalars(select(runs.repository_id).where(*waits).distinct()).all():
+        queues = select(runs.repository_id, runs.environment).where(*waits).distinct()
+        for repository_id, environment in connection.execute(queues).all():
             best = (
                 select_runs()
-                .where(*waits, runs.repository_id == repository_id)
+                .where(*waits, runs.repository_id == repository_id, runs.environment == environment)
                 .order_by(runs.priority.desc(), runs.id)
                 .limit(limit)
             )
-            for place, row in enumerate(connection.execute(best)):
-                run = as_run(row)
-                candidates.append((-run.priority, busy[repository_id] + place, run.id, run))
-    return [run for *_, run in sorted(candidates, key=lambda candidate: candidate[:3])][:limit]
+            found.setdefault(repository_id, []).extend(map(as_run, connection.execute(best)))
+    candidates = []
+    for repository_id, its_runs in found.items():
+        its_runs.sort(key=lambda run: (-run.priority, run.id))
+        candidates += [
+            (-run.priority, busy[repository_id] + place, run.id, run) for place, run in enumerate(its_runs)
+        ]
+    best_first = [run for *_, run in sorted(candidates, key=lambda candidate: candidate[:3])]
+    return best_first if environments is not None else best_first[:limit]
 
 
 def reserve_runs(database: Database, runs: Sequence[Run]) -> list[Run]:
@@ -127,24 +160,29 @@ def release_runs(database: Database, runs: Sequence[Run]) -> None:
             )
 
 
-def unanswered_runs(database: Database) -> list[Run]:
-    """Runs whose message was sent, and that no worker took for longer than a message is on its way."""
+def unanswered_runs(database: Database, idle: Collection[str] = ()) -> list[Run]:
+    """Runs whose message was sent, and that no worker took for longer than a message is on its way.
+
+    `idle` are environments that a worker with a free slot takes: there a message is on its way for less long.
+    """
     runs = schema.runs.c
     now = datetime.now(UTC)
+    soonest = timedelta(seconds=RESEND_TO_IDLE_AFTER_S if idle else RESEND_AFTER_S)
     query = select_runs().where(
         runs.state == State.QUEUED,
         runs.sent_token == runs.token + 1,
         or_(
-            runs.sent_at <= now - timedelta(seconds=RESEND_AFTER_S),
+            runs.sent_at <= now - soonest,
             # A clock that was set back would keep a lost message waiting.
-            runs.sent_at > now + timedelta(seconds=RESEND_AFTER_S),
+            runs.sent_at > now + soonest,
         ),
     )
     with database.read() as connection:
         found = [as_run(row) for row in connection.execute(query.order_by(runs.id))]
-    return [run for run in found if _is_unanswered(run, now)]
+    return [run for run in found if _is_unanswered(run, now, run.environment in idle)]
 
 
-def _is_unanswered(run: Run, now: datetime) -> bool:
-    patience_s = min(RESEND_AFTER_S * 2 ** min(run.sends - 1, 10), RESEND_AT_MOST_S)
+def _is_unanswered(run: Run, now: datetime, is_idle: bool) -> bool:
+    after_s = RESEND_TO_IDLE_AFTER_S if is_idle else RESEND_AFTER_S
+    patience_s = min(after_s * 2 ** min(run.sends - 1, 10), RESEND_AT_MOST_S)
     return run.sent_at is not None and abs((now - run.sent_at).total_seconds()) >= patience_s

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row, Select, select, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
+from ciapp.results.matrix import DEFAULT
 from ciapp.results.pushes import new_run
 from ciapp.results.report import State, Status
 
@@ -197,7 +198,7 @@ def cancel_run(database: Database, run_id: int) -> bool:
         return bool(cancelled.rowcount)
 
 
-def rerun(database: Database, repository_id: int, commit: str, environment: str = "default") -> bool:
+def rerun(database: Database, repository_id: int, commit: str, environment: str = DEFAULT) -> bool:
     """Queue a commit's run again, or for the first time; False when it is waiting or running already."""
     fresh = new_run(repository_id, commit, environment=environment, queued_at=datetime.now(UTC))
     with database.write() as connection:

@@ -34,7 +34,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD_REVISION = "0002"  #: the newest migration; what a usable database says of itself
+HEAD_REVISION = "0003"  #: the newest migration; what a usable database says of itself
 
 metadata = MetaData(
     naming_convention={
@@ -182,7 +182,8 @@ workers = Table(
     Column("host", Text, nullable=False),
     Column("slots", Integer, nullable=False),
     Column("sandbox", Text, nullable=False),
-    Column("python", Text, nullable=False),
+    Column("python", Text, nullable=False),  # of the default environment
+    Column("environments", JSON, nullable=False, server_default='["default"]'),  # whose runs it takes
     Column("started_at", UtcDateTime, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
 )

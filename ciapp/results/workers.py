@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -9,6 +10,7 @@ from sqlalchemy import delete, select
 
 from ciapp.results import schema
 from ciapp.results.database import Database
+from ciapp.results.matrix import DEFAULT
 
 BEAT_EVERY_S = 5.0
 GONE_AFTER_S = 20.0  #: a worker that was silent for so long is not counted on
@@ -22,6 +24,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     slots: int  #: runs it tests at a time
     sandbox: str  #: the level that its runs get
     python: str  #: version of the interpreter that its runs get by default
+    environments: tuple[str, ...] = (DEFAULT,)  #: whose runs it takes
     started_at: datetime
     seen_at: datetime
 
@@ -33,7 +36,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 def worker_is_here(database: Database, worker: Worker) -> None:
     """Add a worker, or note that it is still there."""
     with database.write() as connection:
-        changed = ("host", "slots", "sandbox", "python", "started_at", "seen_at")
+        changed = tuple(name for name in Worker.__struct_fields__ if name != "name")
         row = msgspec.structs.asdict(worker) | {"seen_at": datetime.now(UTC)}
         connection.execute(database.upsert(schema.workers, ("name",), changed).values(**row))
 
@@ -49,5 +52,11 @@ def list_workers(database: Database) -> list[Worker]:
     now = datetime.now(UTC)
     with database.read() as connection:
         rows = connection.execute(select(schema.workers).order_by(schema.workers.c.name)).all()
-    workers = [Worker(**{field: getattr(row, field) for field in Worker.__struct_fields__}) for row in rows]
+    fields = Worker.__struct_fields__
+    workers = [msgspec.convert({name: getattr(row, name) for name in fields}, Worker) for row in rows]
     return [worker for worker in workers if worker.is_here(now)]
+
+
+def served(workers: Iterable[Worker]) -> frozenset[str]:
+    """The environments whose runs these workers take."""
+    return frozenset(environment for worker in workers for environment in worker.environments)

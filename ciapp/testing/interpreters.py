@@ -19,6 +19,8 @@ from pathlib import Path
 
 import msgspec
 
+from ciapp.errors import InstallError
+from ciapp.results.matrix import version_of
 from ciapp.settings import ALL_PYTHONS, Settings
 from ciapp.testing.environment import Interpreter, default_python
 from ciapp.testing.project import OLDEST_MINOR
@@ -61,6 +63,17 @@ class _UnusableError(Exception):
 def find_interpreters(settings: Settings) -> Found:
     """What this host has, as the setting `pythons` asks; looked for once per process."""
     return _find(tuple(settings.pythons), settings.sandbox, settings.state_path)
+
+
+def find_interpreter(environment: str, settings: Settings) -> Interpreter:
+    """What runs of an environment are tested under. Raises InstallError when this host has no such Python."""
+    version = version_of(environment)
+    if not version:
+        return default_python()
+    found = find_interpreters(settings).interpreters
+    if version not in found:
+        raise InstallError(f"this worker has no Python {version}; install it, and restart the worker")
+    return found[version]
 
 
 def minor_version(version: str) -> str:

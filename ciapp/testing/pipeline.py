@@ -25,7 +25,7 @@ from ciapp.results.runs import Run, claim_run, find_runs
 from ciapp.results.store import load_report, make_report
 from ciapp.settings import Settings
 from ciapp.testing.checkout import check_out
-from ciapp.testing.environment import default_python
+from ciapp.testing.interpreters import find_interpreter
 from ciapp.testing.lease import Lease
 from ciapp.testing.mirror import Mirror
 from ciapp.testing.slot import Slot, take_slot
@@ -63,7 +63,7 @@ def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Data
             settings,
             repository=granted,
             tree=run.tree,
-            interpreter=default_python(),
+            interpreter=find_interpreter(run.environment, settings),
             should_stop=lambda: lease.is_lost,
         ) as suite:
             findings = run_suite(
