@@ -546,6 +546,13 @@ class TestBubblewrap(TestWeakLevel):
         self.assertTrue(wait_until(is_gone_with_the_next_holder, 2.0), processes_with(mark))
         self.assertFalse((self.place.path / mark).exists())
 
+    def test_a_sandbox_that_is_killed_from_outside_says_nothing_of_its_program(self) -> None:
+        process = self.start_and_wait_for_line("import time; print('up', flush=True); time.sleep(60)")
+        os.kill(process._process.pid, signal.SIGKILL)
+        with self.assertRaisesRegex(SandboxError, "^a sandbox was ended by SIGKILL from outside; "):
+            process.wait(10.0)
+        process.kill()
+
     def test_terminals_can_be_made(self) -> None:
         self.run_script("import pty; pty.openpty()")
 
@@ -664,3 +671,16 @@ except PermissionError:
         self.assertIn("as a user of the slot's own", describe_level(find_level("off"), place.state))
         place.commit({"app.py": "x"})
         self.assertFalse((place.path / "written").exists())
+
+    def test_a_guard_that_is_killed_from_outside_says_nothing_of_its_program_and_leaves_nothing(self) -> None:
+        place = Place(self, "off")
+        place.state.parent.chmod(0o755)
+        mark = f"guarded-{uuid.uuid4()}"
+        with tempfile.TemporaryFile() as unread:
+            sandbox = place.open(place.commit({"app.py": ""}))
+            process = start_python(sandbox, "import time; time.sleep(60)", mark, stdout=unread.fileno())
+        os.kill(process._guard.pid, signal.SIGKILL)
+        with self.assertRaisesRegex(SandboxError, "^a guard was ended by SIGKILL from outside; "):
+            process.wait(10.0)
+        process.kill()
+        self.assertTrue(wait_until(lambda: not processes_with(mark), 2.0), processes_with(mark))

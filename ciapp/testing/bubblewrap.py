@@ -38,6 +38,7 @@ from ciapp.testing.launch import (
     Shown,
     check_readable,
     kernel_limits,
+    killed_from_outside,
     sandbox_environment,
     set_limits,
     spawn,
@@ -257,12 +258,17 @@ class BubblewrapProcess:
         return bool(self._program)
 
     def _read_exit(self, returncode: int) -> int:
-        """bubblewrap tells of signal N as exit status 128 + N, and of its own failure by telling nothing."""
+        """bubblewrap tells of signal N as exit status 128 + N, and of its own failure by telling nothing.
+
+        Nothing inside can reach bubblewrap itself: a signal that ends it says nothing of the program.
+        """
         while part := os.read(self._status, 4096):
             self._said += part
         found = re.search(rb'"exit-code": (\d+)', self._said)
+        if not found and returncode < 0:
+            raise SandboxError(f"a sandbox {killed_from_outside(returncode)}")
         code = int(found[1]) if found else returncode
-        if not found and 0 <= code <= SIGNALS_FROM:
+        if not found and code <= SIGNALS_FROM:
             raise SandboxError(NO_SETUP)
         return SIGNALS_FROM - code if code > SIGNALS_FROM else code
 

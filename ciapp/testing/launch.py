@@ -122,6 +122,12 @@ def wait_for(process: subprocess.Popen[bytes], timeout_s: float) -> None:
         os.close(handle)
 
 
+def killed_from_outside(returncode: int) -> str:
+    """What to say of a process of ours that a signal has ended, and that no test could have sent it to."""
+    name = signal.Signals(-returncode).name
+    return f"was ended by {name} from outside; see the host's log for who did that"
+
+
 def check_readable(program: str, readable: Sequence[Path]) -> None:
     """Raise SandboxError when a program, or what it is to be shown, is not there."""
     for path in [*readable, *([Path(program)] if program.startswith("/") else [])]:

@@ -30,11 +30,12 @@ from ciapp.testing.launch import (
     Shown,
     check_readable,
     kernel_limits,
+    killed_from_outside,
     sandbox_environment,
     spawn,
     wait_for,
 )
-from ciapp.testing.processes import count_threads, send_signal
+from ciapp.testing.processes import count_threads, kill_identity, send_signal
 from ciapp.testing.slot import Identity
 from ciapp.testing.usage import Usage
 
@@ -105,7 +106,7 @@ class LimitsOnly:
             os.close(orders)
             os.close(lifeline_end)
             os.close(status_end)
-        return GuardedProcess(process, lifeline, status, usage, self._scratch)
+        return GuardedProcess(process, lifeline, status, usage, self._scratch, self._identity)
 
     def _lay_out_scratch(self) -> tuple[Path, Path]:
         remove_folder(self._scratch)
@@ -137,9 +138,16 @@ class GuardedProcess:
     """A program under a guard, with every process that descends from it."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], lifeline: int, status: int, usage: Usage, scratch: Path
+        self,
+        process: subprocess.Popen[bytes],
+        lifeline: int,
+        status: int,
+        usage: Usage,
+        scratch: Path,
+        identity: Identity,
     ) -> None:
         self._guard = process
+        self._identity = identity
         self._lifeline = lifeline
         self._status = status
         self._usage = usage
@@ -156,8 +164,10 @@ class GuardedProcess:
     def poll(self) -> int | None:
         """Exit status; see `ciapp.testing.sandbox.SandboxedProcess`."""
         if self._exit is None and self._guard.poll() is not None:
-            # Without a last word the guard was killed, by a program that is its equal.
             last_word = self._read_fact("exit", within_s=0)
+            if not last_word and self._identity.is_own and self._guard.returncode < 0:
+                raise SandboxError(f"a guard {killed_from_outside(self._guard.returncode)}")
+            # Without a last word the guard was killed, by a program that is its equal.
             self._exit = last_word.get("exit", self._guard.returncode)
         return self._exit
 
@@ -191,7 +201,11 @@ class GuardedProcess:
             raise SandboxError(
                 f"guard {self._guard.pid} of a sandbox does not end its processes; see them with ps"
             ) from error
-        self.poll()
+        try:
+            self.poll()
+        except SandboxError:
+            # Nobody is left to end what it guarded.
+            kill_identity(self._identity.uid)
         os.close(self._status)
         remove_folder(self._scratch)
 

@@ -22,7 +22,7 @@ from kombu import Connection, Queue
 from ciapp.celery import QUEUE, make_app, run_queue
 from ciapp.results.runs import Run, task_id
 from ciapp.settings import Settings
-from tests.support.servers import PrivateRabbitMQ, PrivateRedis, PrivateServer
+from tests.support.servers import RABBITMQ_HOME, PrivateRabbitMQ, PrivateRedis, PrivateServer
 
 Strike = Callable[[float], None]  #: a fault, and for how many seconds it lasts
 
@@ -232,7 +232,7 @@ class RabbitmqBroker(ServerBroker):
 
     def _ask(self, *words: str) -> str:
         node = self.server.environment()["RABBITMQ_NODENAME"]
-        return self.server.run("rabbitmqctl", "-n", node, *words)
+        return self.server.run(str(RABBITMQ_HOME / "rabbitmqctl"), "-n", node, *words)
 
 
 class GivenBroker(Broker):
