@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from ciapp.errors import SandboxError
 from ciapp.settings import Limits
 from ciapp.testing import bubblewrap
 from ciapp.testing import sandbox as sandbox_module
-from ciapp.testing.sandbox import SandboxSetting, describe_level, find_level, sandbox_level
+from ciapp.testing.sandbox import SandboxSetting, describe_level, find_level, open_sandbox, sandbox_level
 from ciapp.testing.slot import take_slot
 from tests.support.git_repositories import new_folder
 from tests.support.sandboxes import (
@@ -524,27 +525,35 @@ class TestBubblewrap(TestWeakLevel):
             """
         self.assertIn(int(self.run_script(script)), range(15, 21))
 
-    def test_a_worker_that_is_killed_in_the_middle_of_a_start_has_started_nothing(self) -> None:
-        mark = f"unborn-{uuid.uuid4()}"
+    def test_a_worker_that_is_killed_in_the_middle_of_a_start_leaves_nothing(self) -> None:
+        # bubblewrap is tied to its worker bit by bit; each of these moments is one of the worst.
+        process = bubblewrap.BubblewrapProcess
+        moments = ((process, "__init__"), (process, "_meet_reaper"), (bubblewrap, "set_limits"))
+        for number, (owner, name) in enumerate(moments * 4):
+            with self.subTest(name, number=number):
+                mark = f"unborn-{uuid.uuid4()}"
+                self.kill_a_worker_at(owner, name, mark)
+                left = functools.partial(processes_with, mark)
+                self.assertTrue(wait_until(lambda left=left: not left(), 2.0), left())
+                self.assertFalse((self.place.path / mark).exists())
+
+    def kill_a_worker_at(self, owner: object, name: str, mark: str) -> None:
+        """A worker with a slot of its own, killed where it calls a function of bubblewrap's."""
 
         def die(*_: object) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
         worker = os.fork()
         if worker == 0:
-            bubblewrap.BubblewrapProcess._meet_reaper = die  # type: ignore[assignment]
-            self.start(f"open({mark!r}, 'w')")
-        os.waitpid(worker, 0)
-
-        def is_gone_with_the_next_holder() -> bool:
-            # bubblewrap may be so early that it has not tied its life to ours: it waits at its gate for ever,
-            # and whoever takes the slot once it can be told apart ends it.
-            self.place.slot.release()
-            self.place.slot = take_slot(self.place.state)
-            return not processes_with(mark)
-
-        self.assertTrue(wait_until(is_gone_with_the_next_holder, 2.0), processes_with(mark))
-        self.assertFalse((self.place.path / mark).exists())
+            try:
+                setattr(owner, name, die)
+                slot = take_slot(self.place.state)
+                sandbox = open_sandbox(slot, self.checkout, Limits(), setting=self.setting)
+                with tempfile.TemporaryFile() as unread:
+                    start_python(sandbox, f"open({mark!r}, 'w')", stdout=unread.fileno())
+            finally:
+                os._exit(1)
+        self.assertEqual(signal.SIGKILL, os.waitpid(worker, 0)[1])
 
     def test_a_sandbox_that_is_killed_from_outside_says_nothing_of_its_program(self) -> None:
         process = self.start_and_wait_for_line("import time; print('up', flush=True); time.sleep(60)")

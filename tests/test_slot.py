@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import unittest
 from pathlib import Path
 
 from ciapp.errors import CheckoutError
+from ciapp.testing import sweeper
 from ciapp.testing.slot import FIRST_UID, Slot, take_slot
 from tests.support.git_repositories import new_folder
 from tests.support.sandboxes import processes_with, wait_until
@@ -80,6 +82,35 @@ class TestLeftovers(unittest.TestCase):
         self.slot.release()
         take_slot(self.state).release()
         self.assertTrue(wait_until(lambda: left.poll() is not None, 2.0))
+
+    def test_a_process_that_serves_a_killed_worker_is_ended_though_nobody_takes_the_slot(self) -> None:
+        reader, writer = os.pipe()
+        holder = os.fork()
+        if holder == 0:
+            os.write(writer, take_slot(self.state).identity.name.encode())
+            signal.pause()
+        self.identity = self.identity.__class__(0, 0, False, os.read(reader, 100).decode())
+        left = self.start_leftover()
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        self.assertTrue(wait_until(lambda: left.poll() is not None, 2.0))
+        self.slot.release()
+
+    def test_a_process_that_serves_the_next_holder_is_not_swept(self) -> None:
+        swept = self.identity.name
+        self.slot.release()
+        self.slot = take_slot(self.state)
+        self.identity = self.slot.identity
+        left = self.start_leftover()
+        subprocess.run([sys.executable, "-I", "-S", sweeper.__file__, swept], check=True)
+        self.assertIsNone(left.poll())
+        self.slot.release()
+
+    def test_a_released_slot_has_no_sweeper(self) -> None:
+        name = self.identity.name
+        self.assertEqual(1, len(processes_with(name)))
+        self.slot.release()
+        self.assertEqual([], processes_with(name))
 
     def test_a_process_that_serves_a_held_slot_is_left_alone(self) -> None:
         left = self.start_leftover()

@@ -10,9 +10,10 @@ slot's own before any code of the commit runs; the only root process inside is b
 
 bubblewrap waits at a gate (`--block-fd`) until its limits are set from here: no program has to be started
 for that. It dies with the thread that started it (PDEATHSIG), and with it the pid namespace: so `start` must
-be called from a thread that lives as long as the program, best the main thread. A worker that is killed
-before bubblewrap has asked for that leaves it waiting at the gate for ever, with no code of the commit
-running; it carries the slot's name, and the slot's next holder ends it.
+be called from a thread that lives as long as the program, best the main thread. bubblewrap asks for that bit
+by bit: a worker that is killed meanwhile leaves a part of it waiting for ever, at the gate or for a part that
+is dead, with no code of the commit running. All parts carry the name of the slot's holder, by which the
+slot's sweeper finds and ends them.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"
 DIES_WITHIN_S = 10.0
 FIRST_PROGRAM = 2  #: the program's number inside: bubblewrap's reaper is 1
 SETPRIV, ENV = "/usr/bin/setpriv", "/usr/bin/env"  #: not looked for: PATH may be of the commit's choice
+HARMLESS = re.compile("PATH|VIRTUAL_ENV|(PYTHON|GIT_)[A-Z_]*")  #: to setpriv and the loader
 SIGNALS_FROM = 128  #: exit statuses of bubblewrap above this tell of a signal
 NO_SETUP = "bubblewrap could not set up a sandbox; its reason stands in the program's error output"
 
@@ -108,7 +110,7 @@ class Bubblewrap:
         try:
             words = self._arguments(readable)
             words += ["--json-status-fd", str(status_end), "--block-fd", str(gate)]
-            start = self._start_of(command, words, sandbox_environment(HOME, "/tmp", environment))
+            start = self._start_of(command, words, environment)
             os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in words))
             os.lseek(arguments, 0, os.SEEK_SET)
             process = spawn(
@@ -138,16 +140,19 @@ class Bubblewrap:
         """What bubblewrap starts, to become the program under its identity and with its variables.
 
         A variable such as LD_PRELOAD is code of the commit's choice in every program that has it. So
-        bubblewrap itself has none of them, nor has setpriv, which is still root.
+        bubblewrap itself has none, and setpriv, which is still root, has harmless ones.
         """
-        if not self._identity.is_own:
-            for name, value in environment.items():
-                words += ["--setenv", name, value]
-            return command
-        if "=" in command[0]:  # env would take it for a variable
+        is_root = self._identity.is_own
+        own = sandbox_environment(HOME, "/tmp", {})
+        early = {
+            name: value for name, value in environment.items() if not is_root or HARMLESS.fullmatch(name)
+        }
+        for name, value in (own | early).items():
+            words += ["--setenv", name, value]
+        late = [f"{name}={value}" for name, value in environment.items() if name not in early]
+        if late and "=" in command[0]:  # env would take it for a variable
             command = ["/bin/sh", "-c", 'exec "$@"', "sh", *command]
-        variables = [f"{name}={value}" for name, value in environment.items()]
-        return [*_drop_to(self._identity), ENV, *variables, *command]
+        return [*(_drop_to(self._identity) if is_root else []), *([ENV, *late] if late else []), *command]
 
     def _arguments(self, readable: Sequence[Path]) -> list[str]:
         own = self._identity.is_own

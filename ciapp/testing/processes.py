@@ -37,9 +37,8 @@ def list_tree(pid: int) -> list[int]:
     return found
 
 
-def list_named(name: str) -> list[int]:
-    """The processes that call themselves so, as the first word of their command line."""
-    prefix = name + "\0"
+def list_named(prefix: str) -> list[int]:
+    """The processes whose command line begins so."""
     pids = [int(pid) for pid in os.listdir("/proc") if pid.isdigit()]
     return [pid for pid in pids if _read(f"/proc/{pid}/cmdline").startswith(prefix)]
 

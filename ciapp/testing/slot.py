@@ -5,25 +5,34 @@ Out: the first free slot, locked until it is released or its process ends, howev
 
 A slot is reused for run after run, so that a checkout costs what changed. Its identity is one that nobody
 else on the host has: the tests of two slots cannot touch each other, and whatever still runs under the
-identity of a slot just taken is a leftover of a dead worker.
+identity of a slot just taken is a leftover of a dead worker. Leftovers that carry the holder's name need not
+wait for the next holder: a shell waits for this one's end, and has them swept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import secrets
 import signal
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import msgspec
 
 from ciapp.errors import CheckoutError
+from ciapp.testing import sweeper
 from ciapp.testing.processes import kill_identity, list_named, send_signal
 
 FIRST_UID = 1_900_000_000  #: far above the users and the containers' ranges of any host
 INSTALLATIONS = 60_000
 SLOTS = 1_000
+
+#: A line is a slot given back in good order, the pipe's end the death of its holder.
+WAIT_AND_SWEEP = 'read -r line || exec "$@"'
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -32,7 +41,7 @@ class Identity(msgspec.Struct, frozen=True):
     uid: int
     gid: int
     is_own: bool  #: whether it is the slot's own rather than the worker's
-    name: str = "ciapp"  #: what the processes of ours that serve it call themselves
+    name: str = "ciapp"  #: what the processes of ours that serve its present holder call themselves
 
 
 class Slot:
@@ -42,20 +51,33 @@ class Slot:
         self.number = number
         self.path = path
         self._lock = lock
+        self._name = f"{self.serves}{secrets.token_hex(4)}"
+        self._lifeline, self._sweeper = _start_sweeper(self._name)
+
+    @property
+    def serves(self) -> str:
+        """What the name of every process begins with that serves this slot, whoever holds it."""
+        return f"ciapp-{self._installation:08x}-slot-{self.number}-"
 
     @property
     def identity(self) -> Identity:
         """The slot's own identity where the worker may give one, that is under root; else the worker's."""
-        # Two installations on one host must not share identities: each could end the other's processes.
-        installation = zlib.crc32(os.fsencode(self.path.parent))
-        name = f"ciapp-{installation:08x}-slot-{self.number}"
         if os.geteuid() != 0:
-            return Identity(os.geteuid(), os.getegid(), is_own=False, name=name)
-        uid = FIRST_UID + installation % INSTALLATIONS * SLOTS + self.number
-        return Identity(uid, uid, is_own=True, name=name)
+            return Identity(os.geteuid(), os.getegid(), is_own=False, name=self._name)
+        uid = FIRST_UID + self._installation % INSTALLATIONS * SLOTS + self.number
+        return Identity(uid, uid, is_own=True, name=self._name)
+
+    @property
+    def _installation(self) -> int:
+        # Two installations on one host must not share identities: each could end the other's processes.
+        return zlib.crc32(os.fsencode(self.path.parent))
 
     def release(self) -> None:
         """Let another process have the slot."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._lifeline, b"\n")
+        os.close(self._lifeline)
+        self._sweeper.wait()
         os.close(self._lock)
 
 
@@ -78,14 +100,40 @@ def take_slot(state_path: Path) -> Slot:
             os.close(lock)
             continue
         slot = Slot(number, path, lock)
-        _end_leftovers(slot.identity)
+        _end_leftovers(slot)
         return slot
     raise CheckoutError(f"all {SLOTS} slots in {slots} are taken; stop some workers")
 
 
-def _end_leftovers(identity: Identity) -> None:
+def _start_sweeper(name: str) -> tuple[int, subprocess.Popen[bytes]]:
+    """What ends the processes of that name when this process dies; and the pipe by which it learns of that.
+
+    The shell stands for the sweeper while there is nothing to do: it takes a tenth of the memory.
+    """
+    waiting, lifeline = os.pipe()
+    try:
+        process = subprocess.Popen(
+            ["sh", "-c", WAIT_AND_SWEEP, "sh", sys.executable, "-I", "-S", sweeper.__file__, name],
+            executable="/bin/sh",
+            stdin=waiting,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            start_new_session=True,
+        )
+    except OSError as error:
+        os.close(lifeline)
+        raise CheckoutError(f"/bin/sh cannot be started: {error.strerror}; see `ciapp doctor`") from error
+    finally:
+        os.close(waiting)
+    return lifeline, process
+
+
+def _end_leftovers(slot: Slot) -> None:
     """End what a worker that was killed has left in the slot."""
-    for pid in list_named(identity.name):
-        send_signal(pid, signal.SIGKILL)
-    if identity.is_own:
-        kill_identity(identity.uid)
+    for pid in list_named(slot.serves):
+        with contextlib.suppress(PermissionError):  # another user's, who may choose any name
+            send_signal(pid, signal.SIGKILL)
+    if slot.identity.is_own:
+        kill_identity(slot.identity.uid)

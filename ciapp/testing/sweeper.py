@@ -1,0 +1,52 @@
+"""Ends what a worker that was killed has left behind under its slot's name.
+
+Run as a script by a shell that has waited for the worker's end, alone with the standard library:
+
+    python -I -S sweeper.py NAME
+
+NAME is how the processes that serve the dead holder of the slot call themselves, and nobody else: so the
+slot's next holder is left alone. A program that was just being started calls itself so only a moment later,
+so the sweeper looks again until it has found nothing for a while.
+"""
+
+# ruff: noqa: PTH123, PTH208
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+LOOK_EVERY_S = 0.02
+QUIET_S = 0.5
+GIVES_UP_AFTER_S = 30.0
+
+
+def main() -> None:
+    """Sweep until all is quiet."""
+    prefix = os.fsencode(sys.argv[1]) + b"\0"
+    gives_up_at_s = time.monotonic() + GIVES_UP_AFTER_S
+    quiet_at_s = time.monotonic() + QUIET_S
+    while time.monotonic() < min(quiet_at_s, gives_up_at_s):
+        if end_named(prefix):
+            quiet_at_s = time.monotonic() + QUIET_S
+        time.sleep(LOOK_EVERY_S)
+
+
+def end_named(prefix: bytes) -> bool:
+    """End the processes whose command line begins so; whether there was one."""
+    found = False
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                is_one = file.read(len(prefix)) == prefix
+            if is_one:
+                os.kill(int(pid), signal.SIGKILL)
+                found = True
+        except OSError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    main()
