@@ -244,7 +244,7 @@ def rerun_command(context: Context, repo: str, rev: str) -> None:
     database, repository, commit = context.find(repo, rev)
     from ciapp.intake.register import queue_commit
 
-    queued = queue_commit(database, repository, commit, context.settings.host_name)
+    queued = queue_commit(context.settings, database, repository, commit)
     state = "queued" if queued else "waiting or running already"
     click.echo(f"commit {commit[:12]} of {repo} is {state}; follow it with `ciapp wait {repo} {commit[:12]}`")
 

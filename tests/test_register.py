@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import unittest
+
+import msgspec
 
 from ciapp.errors import UsageError
 from ciapp.intake.dispatcher import Dispatcher
 from ciapp.intake.presence import Presence
 from ciapp.intake.register import install_and_register, queue_commit
-from ciapp.results.pushes import find_repository, seen_refs
-from ciapp.results.runs import find_runs
+from ciapp.results.pushes import KnownRepository, find_repository, seen_refs
+from ciapp.results.report import State
+from ciapp.results.runs import cancel_run, find_runs
 from ciapp.settings import RepositorySettings, Settings
 from tests.support.git_repositories import WorkTree, git, new_bare_repository, new_folder
 from tests.support.ledgers import fresh_sqlite
@@ -22,6 +26,7 @@ class TestRegister(unittest.TestCase):
             host="here",
             repository={"team": RepositorySettings(refs={"refs/heads/off": "off"})},
         )
+        self.elsewhere = msgspec.structs.replace(self.settings, host="there")
         self.database = fresh_sqlite(self)
         self.database.migrate()
         self.bare = new_bare_repository(self)
@@ -50,13 +55,13 @@ class TestRegister(unittest.TestCase):
         self.assertEqual([new], self.queued())
 
     def test_the_tips_of_branches_and_tags_are_tested_on_request(self) -> None:
-        self.assertEqual("2 of its commits are queued", self.install(test_tips=True)[-1])
+        self.assertEqual("2 runs of its commits are queued", self.install(test_tips=True)[-1])
         self.assertEqual({self.past[1], self.past[3]}, set(self.queued()))
         [run] = find_runs(self.database, "team", [self.past[1]])
         self.assertEqual(("refs/tags/v1",), run.refs)
 
     def test_all_since_a_revision_is_tested_on_request(self) -> None:
-        self.assertEqual("2 of its commits are queued", self.install(test_since=self.past[1])[-1])
+        self.assertEqual("2 runs of its commits are queued", self.install(test_since=self.past[1])[-1])
         self.assertEqual(self.past[2:], self.queued())
 
     def test_a_revision_that_is_none_is_refused_before_anything_is_done(self) -> None:
@@ -67,19 +72,82 @@ class TestRegister(unittest.TestCase):
 
     def test_asking_again_for_what_was_tested_asks_for_nothing(self) -> None:
         self.install(test_tips=True)
-        self.assertEqual("0 of its commits are queued", self.install(test_tips=True)[-1])
+        self.assertEqual("0 runs of its commits are queued", self.install(test_tips=True)[-1])
 
     def test_an_empty_repository_can_be_taken_in_with_its_tips(self) -> None:
         self.bare = new_bare_repository(self, "empty.git")
-        self.assertEqual("0 of its commits are queued", self.install(test_tips=True)[-1])
+        self.assertEqual("0 runs of its commits are queued", self.install(test_tips=True)[-1])
 
     def test_a_commit_that_only_another_host_has_is_asked_for_there(self) -> None:
         self.install()
         repository = find_repository(self.database, "team")
         with self.assertRaisesRegex(UsageError, f"does not know commit {self.past[0][:12]}; .* on here"):
-            queue_commit(self.database, repository, self.past[0], "there")
-        self.assertTrue(queue_commit(self.database, repository, self.past[0], "here"))
+            queue_commit(self.elsewhere, self.database, repository, self.past[0])
+        self.assertTrue(queue_commit(self.settings, self.database, repository, self.past[0]))
         self.assertEqual([self.past[0]], self.queued())
+
+    def test_a_commit_is_queued_again_in_all_its_environments(self) -> None:
+        self.install()
+        repository, commit = self.push_matrix()
+        self.assertEqual(["python3.10", "python3.13"], self.queued_environments(commit))
+        self.assertFalse(queue_commit(self.settings, self.database, repository, commit))
+        for settings in (self.settings, self.elsewhere):
+            for run in find_runs(self.database, "team", [commit]):
+                cancel_run(self.database, run.id)
+            self.assertEqual([], self.queued_environments(commit))
+            self.assertTrue(queue_commit(settings, self.database, repository, commit))
+            self.assertEqual(["python3.10", "python3.13"], self.queued_environments(commit))
+
+    def test_a_commit_is_queued_again_under_one_python(self) -> None:
+        self.install()
+        repository, commit = self.push_matrix()
+        for run in find_runs(self.database, "team", [commit]):
+            cancel_run(self.database, run.id)
+        for version in ("3.13", "3.12"):
+            self.assertTrue(queue_commit(self.settings, self.database, repository, commit, version))
+            self.assertFalse(queue_commit(self.settings, self.database, repository, commit, version))
+        self.assertEqual(["python3.13", "python3.12"], self.queued_environments(commit))
+
+    def test_a_commit_that_was_not_tested_is_queued_as_it_asks_to_be(self) -> None:
+        self.install()
+        repository, skipped = self.push_matrix("-o", "ci.skip")
+        with self.assertRaisesRegex(UsageError, "has no run, and what it asks for is known .* on here"):
+            queue_commit(self.elsewhere, self.database, repository, skipped)
+        self.assertTrue(queue_commit(self.settings, self.database, repository, skipped))
+        self.assertEqual(["python3.10", "python3.13"], self.queued_environments(skipped))
+        past = self.past[0]
+        self.assertTrue(queue_commit(self.settings, self.database, repository, past, "3.12"))
+        self.assertEqual(["python3.12"], self.queued_environments(past))
+
+    def test_what_the_settings_ask_for_since_is_queued_beside_what_there_was(self) -> None:
+        self.install(test_tips=True)
+        repository, commit = find_repository(self.database, "team"), self.past[3]
+        self.assertEqual(["default"], self.queued_environments(commit))
+        asking = msgspec.structs.replace(
+            self.settings, repository={"team": RepositorySettings(project={"python": ["3.12"]})}
+        )
+        self.assertTrue(queue_commit(asking, self.database, repository, commit))
+        self.assertEqual(["default", "python3.12"], self.queued_environments(commit))
+
+    def test_a_commit_that_git_has_lost_is_queued_as_it_was(self) -> None:
+        self.install(test_tips=True)
+        repository = find_repository(self.database, "team")
+        [run] = find_runs(self.database, "team", [self.past[3]])
+        cancel_run(self.database, run.id)
+        shutil.rmtree(self.bare / "objects")
+        (self.bare / "objects").mkdir()
+        self.assertTrue(queue_commit(self.settings, self.database, repository, run.commit))
+        self.assertEqual(["default"], self.queued_environments(run.commit))
+
+    def push_matrix(self, *options: str) -> tuple[KnownRepository, str]:
+        commit = self.tree.commit("Matrix", {".ciapp.toml": 'python = ["3.10", "3.13"]'})
+        self.tree.push(*options, "main")
+        Dispatcher(self.settings, self.database, lambda runs: None).step()
+        return find_repository(self.database, "team"), commit
+
+    def queued_environments(self, commit: str) -> list[str]:
+        runs = find_runs(self.database, "team", [commit])
+        return [run.environment for run in runs if run.state is State.QUEUED]
 
 
 if __name__ == "__main__":

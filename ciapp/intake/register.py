@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from ciapp.errors import GitError, UsageError
-from ciapp.git import Repository, find_git_dir
+from ciapp.git import Commit, Repository, find_git_dir
 from ciapp.intake.hook import default_name, install_hook
+from ciapp.intake.matrix import Matrix
 from ciapp.intake.pins import pin
 from ciapp.intake.push import RefUpdate, new_commits, single_commits, tips
 from ciapp.intake.recording import policy_of, record_and_tell
 from ciapp.results.database import Database
+from ciapp.results.matrix import environment_of
 from ciapp.results.pushes import (
+    EnvironmentsOf,
     KnownRepository,
     NewPush,
     Recorded,
@@ -22,7 +26,7 @@ from ciapp.results.pushes import (
     has_commit,
     register_repository,
 )
-from ciapp.results.runs import rerun
+from ciapp.results.runs import find_runs, rerun
 from ciapp.settings import Settings, settings_file
 
 COMMAND = (sys.executable, "-m", "ciapp.cli")
@@ -56,25 +60,63 @@ def install_and_register(
     repository = register_repository(database, **where, refs=refs)
     lines = [f"hook installed in {git_dir}; pushes to it are tested as {name}"]
     if test_tips or since:
-        added = _queue_past(database, repository, git, refs, since)
-        lines.append(f"{added.runs} of its commits are queued")
+        added = _queue_past(settings, database, repository, git, refs, since)
+        lines.append(f"{added.runs} runs of its commits are queued")
     return lines
 
 
-def queue_commit(database: Database, repository: KnownRepository, commit: str, host: str) -> bool:
-    """Queue a commit's run again, or for the first time; False when it is waiting or running already.
+def queue_commit(
+    settings: Settings, database: Database, repository: KnownRepository, commit: str, version: str = ""
+) -> bool:
+    """Queue a commit's runs again, or for the first time; False when all are waiting or running already.
 
-    Raises UsageError for a commit that no push brought, where the repository is not on this host.
+    These are the runs that it has, and those that its configuration asks for; with `version`, the one under
+    that Python alone. Raises UsageError for a commit that only the repository's host knows enough about.
     """
-    if has_commit(database, repository.id, commit):
-        return rerun(database, repository.id, commit)
-    if repository.host != host:
-        raise UsageError(f"the ledger does not know commit {commit[:12]}; ask for it on {repository.host}")
-    _record_now(database, repository, Repository(Path(repository.git_dir)), {commit: ()}, {}, "rerun")
-    return True
+    is_here = repository.host == settings.host_name
+    if not has_commit(database, repository.id, commit):
+        if not is_here:
+            raise UsageError(
+                f"the ledger does not know commit {commit[:12]}; ask for it on {repository.host}"
+            )
+        git = Repository(Path(repository.git_dir))
+        environments: EnvironmentsOf = Matrix(settings, repository).environments
+        if version:
+            environments = partial(_all_in, environment_of(version))
+        _record_now(database, repository, git, {commit: ()}, {}, "rerun", environments)
+        return True
+    wanted = [environment_of(version)] if version else _environments(settings, database, repository, commit)
+    queued = [rerun(database, repository.id, commit, one) for one in wanted]
+    return any(queued)
+
+
+def _environments(
+    settings: Settings, database: Database, repository: KnownRepository, commit: str
+) -> list[str]:
+    """Those that a known commit has runs in, then those that it asks for beside, as far as can be told."""
+    had = [run.environment for run in find_runs(database, repository.name, [commit])]
+    asked: tuple[str, ...] = ()
+    try:
+        if repository.host == settings.host_name:
+            [one] = single_commits(Repository(Path(repository.git_dir)), [commit])
+            [asked] = Matrix(settings, repository).environments([one])
+        elif not had:
+            raise UsageError(
+                f"commit {commit[:12]} has no run, and what it asks for is known where its repository is; "
+                f"ask for it on {repository.host}"
+            )
+    except GitError:
+        if not had:
+            raise
+    return list(dict.fromkeys((*had, *asked)))
+
+
+def _all_in(environment: str, commits: Sequence[Commit]) -> list[tuple[str, ...]]:
+    return [(environment,)] * len(commits)
 
 
 def _queue_past(
+    settings: Settings,
     database: Database,
     repository: KnownRepository,
     git: Repository,
@@ -84,7 +126,8 @@ def _queue_past(
     """Record what is there as if it were pushed now: the tips alone, or all since a commit."""
     null_id = "0" * len(next(iter(refs.values()), "0" * 40))
     named = tips(git, [RefUpdate(old=null_id, new=value, ref=ref) for ref, value in refs.items()])
-    return _record_now(database, repository, git, named, refs, "install", since)
+    environments = Matrix(settings, repository).environments
+    return _record_now(database, repository, git, named, refs, "install", environments, since)
 
 
 def _record_now(
@@ -94,6 +137,7 @@ def _record_now(
     named: Mapping[str, tuple[str, ...]],
     refs: Mapping[str, str],
     why: str,
+    environments: EnvironmentsOf,
     since: str | None = None,
 ) -> Recorded:
     """Record commits as if they were pushed now, with the refs that name them: alone, or all since one."""
@@ -104,7 +148,12 @@ def _record_now(
         commits, tested = new_commits(git, updates, {since}), None
     now = datetime.now(UTC)
     push = NewPush(
-        record=f"{why}-{now:%Y%m%dT%H%M%S.%f}", received_at=now, refs=refs, tips=named, tested=tested
+        record=f"{why}-{now:%Y%m%dT%H%M%S.%f}",
+        received_at=now,
+        refs=refs,
+        tips=named,
+        tested=tested,
+        environments=environments,
     )
     pin(git, push.record, named)
     return record_and_tell(database, repository, push, commits)

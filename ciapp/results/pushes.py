@@ -34,7 +34,12 @@ class KnownRepository(msgspec.Struct, frozen=True, kw_only=True):
     git_dir: str  #: on that machine
 
 
-def _default_alone(commits: Sequence[Commit]) -> list[tuple[str, ...]]:
+#: Commits → the environments that each is tested in, at least one.
+EnvironmentsOf = Callable[[Sequence[Commit]], Sequence[tuple[str, ...]]]
+
+
+def default_alone(commits: Sequence[Commit]) -> list[tuple[str, ...]]:
+    """Each commit in the default environment."""
     return [(DEFAULT,)] * len(commits)
 
 
@@ -48,8 +53,7 @@ class NewPush(msgspec.Struct, frozen=True, kw_only=True):
     refs: Mapping[str, str]  #: every ref it changed → its new value; a null id for a deleted ref
     tips: Mapping[str, tuple[str, ...]]  #: commit → the refs that now name it
     tested: frozenset[str] | None = None  #: of the new commits, those to test; None: all of them
-    #: commits → the environments that each is tested in, at least one
-    environments: Callable[[Sequence[Commit]], Sequence[tuple[str, ...]]] = _default_alone
+    environments: EnvironmentsOf = default_alone
     superseding: frozenset[str] = frozenset()  #: refs of which only the newest value is urgent
 
 
