@@ -301,6 +301,16 @@ class TestInSandboxes(unittest.TestCase):
                 self.assertEqual(sandbox.level, findings.sandbox)
 
 
+class TestExitStatus(Project):
+    def test_a_process_that_exits_as_after_a_failure_has_not_passed(self) -> None:
+        self.write_tests("def test_1(self): import atexit; atexit.register(os._exit, 1)")
+
+        findings = self.run_tests()
+
+        self.assertEqual((Status.FAILED, {"test_1": "passed"}), (findings.status, self.outcomes(findings)))
+        self.assertIn("exited with status 1, as after a failure", findings.reason)
+
+
 class TestByteCode(unittest.TestCase):
     def test_the_child_is_compiled_for_our_own_python(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -166,6 +166,25 @@ class TestDishonestChild(unittest.TestCase):
         self.assertEqual({("a", 0): "passed"}, outcomes(findings))
         self.assertEqual(("6 lines on the event channel refused: not of this run",), findings.warnings)
 
+    def test_a_line_that_comes_twice_or_after_the_end_does_not_pass(self) -> None:
+        honest = Speech().hello().list_tests(["a"]).run(0).end()
+        for line in honest.lines:
+            with self.subTest(line):
+                findings = judge(honest.said() + line)
+                self.assertEqual(Status.FAILED, findings.status)
+                self.assertEqual({("a", 0): "passed"}, outcomes(findings))
+                self.assertTrue(findings.reason.startswith("1 event of the tests came twice"))
+
+    def test_an_exit_status_of_failure_needs_a_failure(self) -> None:
+        good, bad = (
+            Speech().hello().list_tests(["a"]).run(0, outcome).end().said()
+            for outcome in ("passed", "failed")
+        )
+        findings = judge(good, failed_exits=1)
+        self.assertEqual(Status.FAILED, findings.status)
+        self.assertIn("exited with status 1, as after a failure", findings.reason)
+        self.assertEqual("", judge(bad, failed_exits=1).reason)
+
     def test_text_in_front_of_a_line_is_passed_over(self) -> None:
         speech = Speech().hello().list_tests(["a"]).run(0).end()
         speech.lines[3] = b"noise without an end" + speech.lines[3]

@@ -5,7 +5,7 @@ Out: the list of tests, what became of each, and what is open right now.
 
 The hard idea: a test is known by id and ordinal, and a child speaks of it by its own index. The first outcome
 of a test stays, so a test that crashed one child cannot pass in the next. Nothing a child says raises: what
-does not fit is refused and counted, and a run whose lines went missing cannot pass.
+does not fit is refused and counted, and a run whose lines went missing, or came twice, cannot pass.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Journal:
         self.children = 0
         self.ended = 0  #: children that said their end record
         self.refused = 0  #: lines that were not this run's
+        self.contradictions = 0  #: lines of this run's that say anew what was said: two speak for one child
         self.lost = 0  #: lines that never came
         self.strays = 0
         self.failed = 0  #: tests with an outcome that is not good
@@ -131,7 +132,7 @@ class Journal:
         elif isinstance(event, events.Stray):
             self.strays += 1
         elif event.n < child.lines or child.has_ended:
-            self.refused += 1
+            self.contradictions += 1
         else:
             self.lost += event.n - child.lines
             child.lines = event.n + 1

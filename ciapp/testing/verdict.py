@@ -3,8 +3,9 @@
 In:  what the children said (`Journal`), what tests wrote (`Outputs`), and how the attempt came to its end.
 Out: findings, with one final outcome for each test.
 
-The hard idea: passed has to be proved. Every child said its end record, no line was lost, every test of the
-manifest has an outcome, and all of them are good; whatever falls short of that did not pass.
+The hard idea: passed has to be proved. Every child said its end record, no line was lost or came twice, every
+test of the manifest has an outcome, all of them are good, and no exit status says otherwise; whatever falls
+short of that did not pass.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Close(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Status | None = None  #: timed-out or cancelled, where the attempt was cut short
     reason: str = ""
+    failed_exits: int = 0  #: children that ended well and exited as after a failure
     warnings: tuple[str, ...] = ()
     sandbox: str = ""
     duration_s: float = 0.0
@@ -63,6 +65,13 @@ def _judge(journal: Journal, tests: Sequence[TestResult], close: Close) -> tuple
         doubts.append(
             f"{count(journal.lost, 'event')} of the tests went missing, so what they did is not known"
         )
+    if journal.contradictions:
+        doubts.append(
+            f"{count(journal.contradictions, 'event')} of the tests came twice or after the end, "
+            "so somebody else spoke for them"
+        )
+    if close.failed_exits and not journal.failed and not journal.fixtures:
+        doubts.append("the process exited with status 1, as after a failure, though it told of none")
     reason = next(filter(None, doubts), "")
     everyone_ended = journal.is_listed and journal.ended == journal.children
     all_good = everyone_ended and not journal.fixtures and all(test.outcome.is_good for test in tests)
