@@ -18,10 +18,10 @@ import click
 
 from ciapp import __version__
 from ciapp.context import REPO, REV, Context, pass_context
-from ciapp.errors import CiError, NoSuchRunError, UsageError
+from ciapp.desk.commands import run_command
+from ciapp.errors import CiError, NoSuchRunError
 from ciapp.keeping import backup, purge_command, restore
 from ciapp.logs import set_up_logging
-from ciapp.outlets.junit import to_junit
 from ciapp.outlets.terminal import escape_line
 from ciapp.outlets.text import render_log_line, render_report
 from ciapp.results.history import commit_log, runs_of
@@ -44,6 +44,7 @@ from ciapp.show import (
     run_line,
     status_document,
     watch_run,
+    write_junit,
 )
 
 APPEARS_WITHIN_S = 15.0  #: how long a commit that git has may take to reach the ledger
@@ -183,12 +184,7 @@ def report(
         progress = progress_text(run, newer_tips(database, repository, [run]))
         raise NoSuchRunError(f"commit {commit[:12]} of {repo} is {progress}; see `ciapp wait {repo} {rev}`")
     if junit is not None:
-        try:
-            junit.write_bytes(to_junit(found))
-        except OSError as error:
-            raise UsageError(
-                f"{junit} cannot be written: {error.strerror}; give --junit another file"
-            ) from error
+        write_junit(junit, found)
     elif as_json:
         click.echo(json.dumps(to_json_types(found), indent=2))
     else:
@@ -269,7 +265,7 @@ def doctor(context: Context) -> None:
     sys.exit(examine(context.settings))
 
 
-for _command in (up, dispatcher, worker, monitor, purge_command, backup, restore):
+for _command in (up, dispatcher, worker, monitor, purge_command, backup, restore, run_command):
     cli.add_command(_command)
 
 

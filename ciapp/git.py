@@ -183,6 +183,29 @@ class WorkTree:
         return str(printed), str(said)
 
 
+class OwnTree:
+    """A work tree that its user works in, with git as they have set it up. Nothing is written to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._git = Git(folder)
+        self.folder = folder
+
+    def run(self, *words: str) -> str:
+        """What git printed, without its last newline. Raises GitError."""
+        try:
+            # Even `git status` would write to the index, which somebody may just be using.
+            return str(self._git.execute(["git", "--no-optional-locks", *words]))
+        except (GitCommandError, GitCommandNotFound) as error:
+            raise _as_git_error(words, self.folder, error) from error
+
+    def ask(self, *words: str) -> str:
+        """As `run`; empty where git has no answer."""
+        try:
+            return self.run(*words)
+        except GitError:
+            return ""
+
+
 def git_version() -> tuple[int, ...]:
     """The version of the git on this machine; (2, 39, 5). Raises GitError without one."""
     try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from ciapp.errors import NoSuchRunError
+from ciapp.errors import NoSuchRunError, UsageError
+from ciapp.outlets.junit import to_junit
 from ciapp.outlets.terminal import escape_line, format_duration
 from ciapp.outlets.text import LETTERS, LogLine
 from ciapp.results.database import Database
@@ -19,7 +21,7 @@ from ciapp.results.order import DEFERRED
 from ciapp.results.outcomes import PastTest
 from ciapp.results.pushes import KnownRepository, seen_refs
 from ciapp.results.queue import QueueCounts
-from ciapp.results.report import SCHEMA, State
+from ciapp.results.report import SCHEMA, Report, State
 from ciapp.results.runs import Run, get_run
 from ciapp.results.workers import Worker
 
@@ -181,6 +183,14 @@ def watch_run(
         bar.current_item = f"{run.status} in {format_duration(run.duration_s or 0.0)}"
         bar.render_progress()
     return run
+
+
+def write_junit(file: Path, report: Report) -> None:
+    """The report as JUnit XML. Raises UsageError when the file cannot be written."""
+    try:
+        file.write_bytes(to_junit(report))
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}; give --junit another file") from error
 
 
 def _run_document(run: Run) -> dict[str, Any]:

@@ -19,7 +19,7 @@ LINES = 350  #: of one module; near 300 it is time to split it by noun
 #: From the top down. A module may import its own room and any storey below; rooms of one storey do not know
 #: each other. A room is a module or a package.
 STOREYS = (
-    {"cli": ("cli", "context", "keeping", "serving", "show", "demo", "doctor", "services")},
+    {"cli": ("cli", "context", "keeping", "serving", "show", "demo", "desk", "doctor", "services")},
     {"web": ("web",)},
     {"intake": ("intake",)},
     {"celery": ("tasks", "celery", "worker", "mends", "transport", "broker")},
@@ -37,7 +37,7 @@ DOORS = {
     "celery": CELERY,
     "kombu": CELERY,
     "click": tuple(
-        f"ciapp.{name}" for name in ("cli", "context", "keeping", "serving", "show", "demo", "doctor")
+        f"ciapp.{name}" for name in ("cli", "context", "keeping", "serving", "show", "demo", "desk", "doctor")
     ),
     "tornado": ("ciapp.web",),
     "flower": ("ciapp.web",),
@@ -49,6 +49,7 @@ DEFERRED = {
     "ciapp.cli": "a command pays for its own imports alone: `ciapp log` does without the 0.2 s of celery",
     "ciapp.serving": "as for ciapp.cli, which reads all commands",
     "ciapp.keeping": "a restore migrates, and alembic is slow to import",
+    "ciapp.desk.commands": "as for ciapp.cli; testing brings the sandbox and the environments along",
     "ciapp.doctor": "the worker's rooms bring celery and the pipeline along; only two checks look at them",
     "ciapp.results.database": "alembic is slow to import, and nearly every command finds its tables ready",
     "ciapp.testing.child.program": "unittest is what the checkout's sys.path makes it, once that is set",

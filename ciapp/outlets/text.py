@@ -100,20 +100,25 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""  #: "queued", "running 34/120, 1 failed", "not tested", "attempt 2"
 
 
-class _Event(msgspec.Struct, frozen=True):
-    """One letter in the line of dots, and the block it may have."""
+class Event(msgspec.Struct, frozen=True):
+    """One letter in the line of dots, and the block it may have. Nothing in it is escaped."""
 
     outcome: Outcome
     name: str
     detail: str = ""
+    message: str = ""  #: one line
 
 
 def render_report(report: Report) -> str:
     """The report for people to read; ends with a newline."""
     events = list(_events(report))
-    parts = [_header(report), ""]
-    parts += _dots(events)
-    parts += _blocks(events)
+    return escape_text("\n".join((_header(report), "", *_dots(events)))) + "\n" + render_results(report)
+
+
+def render_results(report: Report) -> str:
+    """What follows the dots: all of a report that its first lines do not tell; ends with a newline."""
+    events = list(_events(report))
+    parts = list(_blocks(events))
     parts += _output_outside_tests(report)
     if events or report.status in {Status.PASSED, Status.FAILED, Status.NO_TESTS}:
         ran = sum(test.outcome is not Outcome.NOT_RUN for test in report.tests)
@@ -152,6 +157,14 @@ def render_log_line(line: LogLine, *, width: int = 0, color: bool = False) -> st
     return shown
 
 
+def events_of(found: TestResult | FixtureResult) -> Iterator[Event]:
+    """What the line of dots has of a test, or of a fixture that failed."""
+    if isinstance(found, FixtureResult):
+        yield _fixture_event(found)
+    else:
+        yield from _test_events(found)
+
+
 def _header(report: Report) -> str:
     refs = ", ".join(ref.removeprefix("refs/heads/") for ref in report.refs)
     environment = f"Python {report.python}" if report.python else ""
@@ -174,7 +187,7 @@ def _instant(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _events(report: Report) -> Iterator[_Event]:
+def _events(report: Report) -> Iterator[Event]:
     """What happened, in order: a fixture stands before the first test of its scope, or after the last.
 
     A fixture whose scope has no test in the report comes at the end.
@@ -200,12 +213,12 @@ def _events(report: Report) -> Iterator[_Event]:
     yield from map(_fixture_event, before.get(end, []) + after.get(end, []))
 
 
-def _fixture_event(fixture: FixtureResult) -> _Event:
+def _fixture_event(fixture: FixtureResult) -> Event:
     detail = _with_output(fixture.traceback or fixture.message, fixture)
-    return _Event(Outcome.ERRORED, f"{fixture.phase} ({fixture.scope})", detail)
+    return Event(Outcome.ERRORED, f"{fixture.phase} ({fixture.scope})", detail, fixture.message)
 
 
-def _test_events(test: TestResult) -> Iterator[_Event]:
+def _test_events(test: TestResult) -> Iterator[Event]:
     """The subtests that did not pass, then the test itself, unless those explain its outcome already."""
     name = unittest_name(test)
     subtests = [subtest for subtest in test.subtests if subtest.outcome is not Outcome.PASSED]
@@ -214,17 +227,18 @@ def _test_events(test: TestResult) -> Iterator[_Event]:
         *others, last = subtests
         yield from (_subtest_event(name, subtest) for subtest in others)
         event = _subtest_event(name, last)
-        yield _Event(event.outcome, event.name, _with_output(event.detail, test))
+        yield Event(event.outcome, event.name, _with_output(event.detail, test), event.message)
         return
     yield from (_subtest_event(name, subtest) for subtest in subtests)
     detail = test.traceback or test.message
     if test.outcome in {Outcome.CRASHED, Outcome.TIMED_OUT} and test.message not in detail:
         detail = f"{test.message}\n{detail}"  # the signal or the limit, then the stacks
-    yield _Event(test.outcome, name, _with_output(detail, test))
+    yield Event(test.outcome, name, _with_output(detail, test), test.message)
 
 
-def _subtest_event(name: str, subtest: Subtest) -> _Event:
-    return _Event(subtest.outcome, f"{name} {subtest.parameters}", subtest.traceback or subtest.message)
+def _subtest_event(name: str, subtest: Subtest) -> Event:
+    detail = subtest.traceback or subtest.message
+    return Event(subtest.outcome, f"{name} {subtest.parameters}", detail, subtest.message)
 
 
 def _with_output(detail: str, source: TestResult | FixtureResult) -> str:
@@ -239,13 +253,13 @@ def _ended(text: str) -> str:
     return text if not text or text.endswith("\n") else text + "\n"
 
 
-def _dots(events: list[_Event]) -> Iterator[str]:
+def _dots(events: list[Event]) -> Iterator[str]:
     letters = "".join(LETTERS[event.outcome] for event in events)
     for start in range(0, len(letters), RULE_WIDTH):
         yield letters[start : start + RULE_WIDTH]
 
 
-def _blocks(events: list[_Event]) -> Iterator[str]:
+def _blocks(events: list[Event]) -> Iterator[str]:
     """Errors of every kind as they came, then failures, then unexpected successes: unittest's order."""
     errors = [e for e in events if e.outcome in HEADINGS and e.outcome is not Outcome.FAILED]
     failures = [e for e in events if e.outcome is Outcome.FAILED]
@@ -260,7 +274,7 @@ def _blocks(events: list[_Event]) -> Iterator[str]:
         yield from (f"UNEXPECTED SUCCESS: {_heading(event)}" for event in surprises)
 
 
-def _heading(event: _Event) -> str:
+def _heading(event: Event) -> str:
     return cut_to_width(escape_line(event.name), NAME_WIDTH)
 
 
@@ -274,7 +288,7 @@ def _output_outside_tests(report: Report) -> Iterator[str]:
         yield "\n".join(lines[-OUTPUT_LINES:]) + "\n"
 
 
-def _verdict(report: Report, events: list[_Event]) -> str:
+def _verdict(report: Report, events: list[Event]) -> str:
     found: Counter[str] = Counter()
     for outcome, words in TALLIES.items():
         found[words] += sum(event.outcome is outcome for event in events)

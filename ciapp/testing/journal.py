@@ -261,12 +261,12 @@ class Journal:
         if running is not None and (running.phase, running.scope) == (about.phase, about.scope):
             place = (self.children, f"f{running.serial}")
         child.fixture = None
-        self._default(child, about.tests, Outcome.NOT_RUN, f"{phase} ({scope}) failed")
         message, traceback = self._texts(message, traceback)
         found = FixtureResult(phase=phase, scope=scope, message=message, traceback=traceback)
         if len(self.fixtures) < MOST_FIXTURES:
             self.fixtures.append((found, place))
             self.news.append(found)
+        self._default(child, about.tests, Outcome.NOT_RUN, f"{phase} ({scope}) failed")
 
     def _default(self, child: Child, tests: Iterable[int], outcome: Outcome, message: str) -> None:
         for index in tests:

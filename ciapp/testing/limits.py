@@ -96,7 +96,6 @@ class LimitsOnly:
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=(*pass_fds, lifeline_end, status_end, orders),
-                new_session=True,
             )
         except BaseException:
             os.close(lifeline)

@@ -73,12 +73,17 @@ def prepare_suite(
                 pattern=project.unittest.pattern,
                 top=project.unittest.top,
                 environment=environment.variables | own,
-                hash_seed=int(tree[:8], 16) % 4294967296,
+                hash_seed=hash_seed_of(tree),
                 limits=limits,
             ),
             sandbox=sandbox,
             installation=environment.explanation,
         )
+
+
+def hash_seed_of(tree: str) -> int:
+    """PYTHONHASHSEED for the tests of a tree, by its id."""
+    return int(tree[:8], 16) % 4294967296
 
 
 def unprepared(error: ProjectError | StaleAttemptError) -> Findings:
