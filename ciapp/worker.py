@@ -1,8 +1,9 @@
 """What a Celery worker does beside its tasks, however it was started.
 
 In:  Celery's signals of the worker's life.
-Out: the worker's row in the ledger, kept fresh; reports that waited on this disk delivered; a stop that ends
-     in bounded time; and the runs that it could not finish given back at once, not when their leases end.
+Out: the worker's row in the ledger, kept fresh; reports that waited on this disk delivered; temporary files
+     of workers that were killed removed; a stop that ends in bounded time; and the runs that it could not
+     finish given back at once, not when their leases end.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import logging
 import os
 import signal
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from celery import signals
 
 from ciapp.celery import QUEUE, run_queue, settings
-from ciapp.errors import LedgerError
+from ciapp.errors import CheckoutError, LedgerError
 from ciapp.logs import FieldFormatter
 from ciapp.results.database import Database
 from ciapp.results.matrix import DEFAULT, environment_of
@@ -27,6 +29,7 @@ from ciapp.results.workers import BEAT_EVERY_S, Worker, worker_has_left, worker_
 from ciapp.testing.environment import default_python
 from ciapp.testing.interpreters import find_interpreters
 from ciapp.testing.sandbox import sandbox_level
+from ciapp.testing.temporary import sweep_folders, use_own_folder
 
 logger = logging.getLogger(__name__)
 FINISH_WITHIN_S = 30.0  #: after SIGTERM; a run that takes longer goes to another worker
@@ -61,6 +64,8 @@ class Attendance(threading.Thread):
                 self._outbox.deliver_waiting()
             except LedgerError as error:
                 logger.warning("ledger away", extra={"error": str(error)})
+            with suppress(CheckoutError):  # a disk that cannot be written to is told where it matters
+                sweep_folders(settings.state_path)
             self._stopped.wait(BEAT_EVERY_S)
 
     def leave(self) -> None:
@@ -85,6 +90,12 @@ class Attendance(threading.Thread):
 
 
 _attendance: list[Attendance] = []
+
+
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+def keep_temporary_files_apart(**_: Any) -> None:
+    """Before there is a pool: what it and we leave when we are killed is found by the next worker."""
+    use_own_folder(settings.state_path)
 
 
 @signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]

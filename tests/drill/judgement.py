@@ -160,7 +160,8 @@ def judge_end(stage: Stage) -> list[str]:
         found = [f"process {pid} is still there: {words}" for pid, words in survivors(stage.server_pids())]
         for folder in (stage.bare, *stage.states()):
             found += [f"{file} is still there" for file in _leftovers(folder)]
-        found += [f"{file} is still there" for file in stage.temporary.iterdir()]
+        temporary = [file for state in stage.states() for file in state.glob("tmp/*/")]
+        found += [f"{file} is still there" for file in (*stage.temporary.iterdir(), *temporary)]
         return found + stage.broker.left_at_the_end()
 
     return _settled(look, 15.0)
