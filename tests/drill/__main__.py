@@ -154,7 +154,8 @@ def main() -> int:
         say("the drill was ended; nothing is judged")
         return 1
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         holder.doCleanups()
         end_survivors()
     print(result.table())

@@ -17,12 +17,12 @@ from kombu.exceptions import OperationalError
 from ciapp.errors import CiError
 from tests.drill.plan import PlannedFault
 from tests.drill.stage import Stage
-from tests.drill.striking import COSTLY
+from tests.drill.striking import COSTLY, NothingToStrikeError
 
 MOST_TRIES = 2  #: of an unfinished run, for a fault that may cost it another one
 HOLD_BACK_S = 40.0
 #: Another fault has taken away what a fault needs.
-UNREACHABLE = (OSError, OperationalError, psycopg.OperationalError, CiError)
+UNREACHABLE = (OSError, OperationalError, psycopg.OperationalError, CiError, NothingToStrikeError)
 
 
 class Lanes:

@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.support.installation import Installation
 
 PLAIN = Path(__file__).parent / "plain.py"
 WITHIN_S = 120.0  #: until the first test starts
+LOOK_EVERY_S = 0.01
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -114,16 +116,15 @@ def _start(checkout: Path, start: Path, lines: Path, done: list[str]) -> bool:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    seen, since_s = 0, time.monotonic()
     try:
-        while True:
-            seen = lines.stat().st_size
-            try:
-                process.wait(HANG_LIMIT_S if seen else WITHIN_S)
-            except subprocess.TimeoutExpired:
-                if lines.stat().st_size == seen:
-                    return True
-            else:
-                return False
+        while process.poll() is None:
+            if lines.stat().st_size != seen:
+                seen, since_s = lines.stat().st_size, time.monotonic()
+            if time.monotonic() - since_s > (HANG_LIMIT_S if seen else WITHIN_S):
+                return True
+            time.sleep(LOOK_EVERY_S)
+        return False
     finally:
         process.kill()
         process.wait()

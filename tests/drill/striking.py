@@ -40,6 +40,10 @@ COSTLY = {
 }
 
 
+class NothingToStrikeError(Exception):
+    """What a fault would hit is not there now."""
+
+
 class Striking:
     """Strikes whoever is there."""
 
@@ -77,8 +81,10 @@ class Striking:
         worker = self._worker(fault)
         self._await_tests(worker)
         busy = [pid for pid in list_children(worker.process.pid) if _runner_of(pid)]
-        for pool_process in (busy or list_children(worker.process.pid))[:1]:
-            _kill(pool_process)
+        if not busy:
+            # A worker that loses one before it is ready gives up, and is started again.
+            raise NothingToStrikeError(f"{worker.name} is idle")
+        _kill(busy[0])
 
     def _kill_worker(self, fault: PlannedFault, *, whole_group: bool = False) -> None:
         worker = self._worker(fault)
@@ -94,8 +100,9 @@ class Striking:
             for pool_process in list_children(worker.process.pid)
             if (runner := _runner_of(pool_process))
         ]
-        if runners:
-            _kill(runners[fault.victim % len(runners)])
+        if not runners:
+            raise NothingToStrikeError("no tests run")
+        _kill(runners[fault.victim % len(runners)])
 
     def _freeze_worker(self, fault: PlannedFault) -> None:
         """For longer than a lease, or a moment."""
