@@ -234,13 +234,18 @@ def status(context: Context, as_json: bool) -> None:
 @cli.command("rerun")
 @REPO
 @REV
+@click.option("--fresh", is_flag=True, help="Never let another commit's result stand in for it.")
 @pass_context
-def rerun_command(context: Context, repo: str, rev: str) -> None:
-    """Test a commit again, or for the first time."""
+def rerun_command(context: Context, repo: str, rev: str, fresh: bool) -> None:
+    """Test a commit again, or for the first time.
+
+    A commit that has a result is tested anew. For one that has none (it was pushed with ci.skip, or its run
+    was purged) the result of the same files may stand in, unless --fresh is given.
+    """
     database, repository, commit = context.find(repo, rev)
     from ciapp.intake.register import queue_commit
 
-    queued = queue_commit(context.settings, database, repository, commit)
+    queued = queue_commit(context.settings, database, repository, commit, fresh=fresh)
     state = "queued" if queued else "waiting or running already"
     click.echo(f"commit {commit[:12]} of {repo} is {state}; follow it with `ciapp wait {repo} {commit[:12]}`")
 

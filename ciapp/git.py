@@ -70,7 +70,9 @@ class Repository:
     def __init__(self, git_dir: Path, *, config: Mapping[str, str] | None = None) -> None:
         """`config` is added to each command as `-c name=value`."""
         self.git_dir = git_dir
-        self._options = [f"--git-dir={git_dir}"]
+        # Anybody who may push may say by refs/replace/ that a commit is another one: a tree that nobody tests
+        # would stand in the ledger, and the result of that tree would be reused.
+        self._options = ["--no-replace-objects", f"--git-dir={git_dir}"]
         for name, value in (config or {}).items():
             self._options += ["-c", f"{name}={value}"]
         # Commands start from the root: a git directory that vanishes must be git's error, not a chdir's.

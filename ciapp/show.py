@@ -48,8 +48,9 @@ def run_line(run: Run, refs: Mapping[str, str] | None = None) -> LogLine:
     notes = [] if run.environment == "default" else [run.environment]
     if run.state is not State.FINISHED:
         notes.append(progress_text(run, refs))
-    elif run.attempt > 1:
-        notes.append(f"attempt {run.attempt}")
+    else:
+        notes += [f"attempt {run.attempt}"] if run.attempt > 1 else []
+        notes += [f"reused from {run.reused_from[:12]}"] if run.reused_from else []
     return LogLine(
         commit=run.commit,
         state=run.state,
@@ -207,4 +208,5 @@ def _run_document(run: Run) -> dict[str, Any]:
         "tests_known": run.tests_known,
         "tests_done": run.tests_done,
         "tests_failed": run.tests_failed,
+        "reused_from": run.reused_from or None,
     }

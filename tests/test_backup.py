@@ -218,7 +218,11 @@ class BackupRules:
 
     def rewrite_as_version_1(self):
         """The backup as version 1 would have made it: without the columns that came later."""
-        later = {"commits": {"purged_at"}, "reports": {"size"}}
+        later = {
+            "commits": {"purged_at"},
+            "runs": {"fresh", "reused_from"},
+            "reports": {"size", "fingerprint", "evidence"},
+        }
         with open_backup(self.file) as backup:
             columns = backup.header.columns
             rows = list(backup.rows())

@@ -16,8 +16,9 @@ from ciapp.results.database import Database
 from ciapp.results.history import commit_log
 from ciapp.results.pushes import KnownRepository
 from ciapp.results.report import Report, State
+from ciapp.results.reruns import rerun
 from ciapp.results.retention import HOLD_S, Pace, Purged, Retention, purge, retention_of, stored_bytes
-from ciapp.results.runs import Run, beat_run, claim_run, find_runs, list_attempts, rerun
+from ciapp.results.runs import Run, beat_run, claim_run, find_runs, list_attempts
 from ciapp.results.store import load_report, make_report, save_report
 from ciapp.settings import RetentionSettings, Settings
 from ciapp.show import log_lines
@@ -331,6 +332,12 @@ class TestSizes(unittest.TestCase):
                 "DROP INDEX ix_runs_repository_id_finished_at",
                 "ALTER TABLE reports DROP COLUMN size",
                 "ALTER TABLE commits DROP COLUMN purged_at",
+                "DROP INDEX ix_reports_fingerprint",
+                "ALTER TABLE reports DROP COLUMN fingerprint",
+                "ALTER TABLE reports DROP COLUMN evidence",
+                "ALTER TABLE runs DROP COLUMN fresh",
+                "ALTER TABLE runs DROP COLUMN reused_from",
+                "ALTER TABLE workers DROP COLUMN environments",
                 "UPDATE alembic_version SET version_num = '0001'",
             ):
                 connection.exec_driver_sql(statement)

@@ -20,6 +20,7 @@ from ciapp.results.pushes import (
 )
 from ciapp.results.queue import count_queue, next_runs, release_runs, reserve_runs
 from ciapp.results.report import State, Status
+from ciapp.results.reruns import rerun
 from ciapp.results.runs import (
     Run,
     beat_run,
@@ -30,7 +31,6 @@ from ciapp.results.runs import (
     list_attempts,
     lose_attempt,
     parse_task_id,
-    rerun,
 )
 from ciapp.results.store import load_report, make_report, report_on, save_report
 from tests.support.ledgers import (

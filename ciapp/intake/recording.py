@@ -20,11 +20,13 @@ from ciapp.intake.pins import pin
 from ciapp.intake.push import RefUpdate, new_commits, tips, untestable
 from ciapp.results.database import Database
 from ciapp.results.pushes import KnownRepository, NewPush, Recorded, record_push, seen_refs
+from ciapp.results.reruns import rerun_tested
 from ciapp.settings import RefPolicy, Settings
 
 logger = logging.getLogger(__name__)
 
 SKIP_OPTION = "ci.skip"
+FRESH_OPTION = "ci.fresh"  #: tests run for this push, whatever was found before
 TELL_EVERY = 2500  #: commits of one push
 REF_LIMIT = 1000  #: bytes of a name; PostgreSQL's index refuses one of 2,700, and git allows 4,000
 
@@ -60,6 +62,10 @@ def record_change(
     seen = set(seen_refs(database, repository.id).values())
     named = tips(git, updates)
     pin(git, change.record, named)
+    fresh = FRESH_OPTION in change.options and SKIP_OPTION not in change.options
+    if fresh:
+        # Before the push is in the ledger: twice, after a crash in between, does less harm than never.
+        rerun_tested(database, repository.id, list(named))
     push = NewPush(
         record=change.record,
         received_at=change.received_at,
@@ -69,6 +75,7 @@ def record_change(
         tips=named,
         tested=_tested(git, updates, tip_only, seen, change.options),
         environments=Matrix(settings, repository).environments,
+        fresh=fresh,
         superseding=frozenset(one.ref for one in updates if settings.supersedes(repository.name, one.ref)),
     )
     return record_and_tell(database, repository, push, new_commits(git, updates, seen))

@@ -26,7 +26,8 @@ from ciapp.results.pushes import (
     has_commit,
     register_repository,
 )
-from ciapp.results.runs import find_runs, rerun
+from ciapp.results.reruns import rerun
+from ciapp.results.runs import find_runs
 from ciapp.settings import Settings, settings_file
 
 COMMAND = (sys.executable, "-m", "ciapp.cli")
@@ -66,12 +67,19 @@ def install_and_register(
 
 
 def queue_commit(
-    settings: Settings, database: Database, repository: KnownRepository, commit: str, version: str = ""
+    settings: Settings,
+    database: Database,
+    repository: KnownRepository,
+    commit: str,
+    version: str = "",
+    *,
+    fresh: bool = False,
 ) -> bool:
     """Queue a commit's runs again, or for the first time; False when all are waiting or running already.
 
     These are the runs that it has, and those that its configuration asks for; with `version`, the one under
-    that Python alone. Raises UsageError for a commit that only the repository's host knows enough about.
+    that Python alone. `fresh` as for `ciapp.results.reruns.rerun`. Raises UsageError for a commit that only
+    the repository's host knows enough about.
     """
     is_here = repository.host == settings.host_name
     if not has_commit(database, repository.id, commit):
@@ -83,10 +91,10 @@ def queue_commit(
         environments: EnvironmentsOf = Matrix(settings, repository).environments
         if version:
             environments = partial(_all_in, environment_of(version))
-        _record_now(database, repository, git, {commit: ()}, {}, "rerun", environments)
+        _record_now(database, repository, git, {commit: ()}, {}, "rerun", environments, fresh=fresh)
         return True
     wanted = [environment_of(version)] if version else _environments(settings, database, repository, commit)
-    queued = [rerun(database, repository.id, commit, one) for one in wanted]
+    queued = [rerun(database, repository.id, commit, one, fresh=fresh) for one in wanted]
     return any(queued)
 
 
@@ -139,6 +147,8 @@ def _record_now(
     why: str,
     environments: EnvironmentsOf,
     since: str | None = None,
+    *,
+    fresh: bool = False,
 ) -> Recorded:
     """Record commits as if they were pushed now, with the refs that name them: alone, or all since one."""
     if since is None:
@@ -154,6 +164,7 @@ def _record_now(
         tips=named,
         tested=tested,
         environments=environments,
+        fresh=fresh,
     )
     pin(git, push.record, named)
     return record_and_tell(database, repository, push, commits)

@@ -86,6 +86,7 @@ def _set_facts(suite: Any, report: Report) -> None:
         "reason": report.reason,
         "python": report.python,
         "sandbox": report.sandbox,
+        "reused_from": report.reused_from.commit if report.reused_from else "",
     }
     for name, value in facts.items():
         if value:

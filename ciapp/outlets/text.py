@@ -29,7 +29,7 @@ from ciapp.outlets.terminal import (
     pad_to_width,
     paint,
 )
-from ciapp.results.report import FixtureResult, Outcome, Report, State, Status, Subtest, TestResult
+from ciapp.results.report import FixtureResult, Original, Outcome, Report, State, Status, Subtest, TestResult
 
 SHORT_COMMIT = 12
 RULE_WIDTH = 70  #: of unittest's separators, and of a line of dots
@@ -178,9 +178,18 @@ def _header(report: Report) -> str:
         "Installed": report.installation,
         "Attempt": f"{report.attempt}" + (f", by {report.worker}" if report.worker else ""),
         "Finished": _instant(when) if when else "",
+        "Reused": _original(report.reused_from) if report.reused_from else "",
         "Status": report.status.value,
     }
     return "\n".join(f"{name + ':':12} {escape_line(value)}" for name, value in fields.items() if value)
+
+
+def _original(original: Original) -> str:
+    when = f", tested {_instant(original.finished_at)}" if original.finished_at else ""
+    purged = "" if original.is_kept else "; its own report was purged"
+    return (
+        f"the result of the same files in {original.commit[:SHORT_COMMIT]}{when} by {original.worker}{purged}"
+    )
 
 
 def _instant(when: datetime) -> str:

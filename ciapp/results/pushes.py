@@ -55,6 +55,7 @@ class NewPush(msgspec.Struct, frozen=True, kw_only=True):
     tested: frozenset[str] | None = None  #: of the new commits, those to test; None: all of them
     environments: EnvironmentsOf = default_alone
     superseding: frozenset[str] = frozenset()  #: refs of which only the newest value is urgent
+    fresh: bool = False  #: whether no other run's result may stand in for those of its commits
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -271,6 +272,7 @@ def _insert_runs(
                 ref=ref or (stored_text(tip_refs[0]) if tip_refs else ""),
                 priority=TIP if commit.id in push.tips else BACKLOG,
                 queued_at=now,
+                fresh=push.fresh,
             )
             for environment in environments
         ]
@@ -288,6 +290,7 @@ def new_run(
     push_id: int | None = None,
     ref: str = "",
     priority: int = TIP,
+    fresh: bool = False,
 ) -> dict[str, Any]:
     """The row of a run that nobody has tried yet."""
     return {
@@ -310,6 +313,8 @@ def new_run(
         "tests_known": 0,
         "tests_done": 0,
         "tests_failed": 0,
+        "fresh": fresh,
+        "reused_from": "",
     }
 
 

@@ -57,6 +57,14 @@ class Status(StrEnum):
         return 3 if self is Status.INFRA_ERROR else 1
 
 
+class Evidence(StrEnum):
+    """What findings say of other commits with the same fingerprint; see `ciapp.results.reuse`."""
+
+    FOR = "for"
+    AGAINST = "against"
+    NONE = ""
+
+
 class State(StrEnum):
     """Where a run is in its life: queued → running → finished; running → queued when a lease expires."""
 
@@ -100,6 +108,16 @@ class FixtureResult(msgspec.Struct, frozen=True, kw_only=True):
     stderr: str = ""
 
 
+class Original(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that a reused result is from, as it was when that was tested."""
+
+    commit: str
+    attempt: int
+    worker: str
+    finished_at: datetime | None
+    is_kept: bool = True  #: whether the ledger still has its own report; filled in when a report is read
+
+
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What testing found: the part of a report that does not depend on who asked."""
 
@@ -114,6 +132,18 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: str = ""  #: the level in force: "bubblewrap" or "limits"
     children: int = 0  #: how many child processes it took; more than 1 after a crash or a timeout
     duration_s: float = 0.0  #: of the tests, from the first child's start to the last one's end
+    fingerprint: str = ""  #: digest of all that the verdict depends on; empty: of more than can be told
+    reused_from: Original | None = None  #: whose result this is; None when the tests were run for it
+
+    @property
+    def evidence(self) -> Evidence:
+        """What they say of others: for them only as a pass that leaves no doubt."""
+        if not self.fingerprint:
+            return Evidence.NONE
+        if self.status in {Status.FAILED, Status.TIMED_OUT, Status.NO_TESTS}:
+            return Evidence.AGAINST
+        is_certain = self.status is Status.PASSED and self.children == 1 and not self.warnings
+        return Evidence.FOR if is_certain else Evidence.NONE
 
 
 class Report(Findings, frozen=True, kw_only=True):

@@ -19,8 +19,6 @@ from sqlalchemy import Connection, Row, Select, select, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
-from ciapp.results.matrix import DEFAULT
-from ciapp.results.pushes import new_run
 from ciapp.results.report import State, Status
 
 REPORTED = "reported"  #: the ending of the attempt whose report is the run's
@@ -61,6 +59,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     tests_known: int
     tests_done: int
     tests_failed: int
+    is_fresh: bool  #: whether no other run's result may stand in for its own
+    reused_from: str  #: the commit whose result it has; empty: its tests were run
 
     @property
     def task_id(self) -> str:
@@ -198,27 +198,6 @@ def cancel_run(database: Database, run_id: int) -> bool:
         return bool(cancelled.rowcount)
 
 
-def rerun(database: Database, repository_id: int, commit: str, environment: str = DEFAULT) -> bool:
-    """Queue a commit's run again, or for the first time; False when it is waiting or running already."""
-    fresh = new_run(repository_id, commit, environment=environment, queued_at=datetime.now(UTC))
-    with database.write() as connection:
-        if connection.execute(database.insert_new(schema.runs).values(fresh)).rowcount:
-            return True
-        keep = {"repository_id", "commit", "environment", "push_id", "ref", "token", "beat"}
-        again = {name: value for name, value in fresh.items() if name not in keep}
-        changed = connection.execute(
-            update(schema.runs)
-            .where(
-                schema.runs.c.repository_id == repository_id,
-                schema.runs.c.commit == commit,
-                schema.runs.c.environment == environment,
-                schema.runs.c.state == State.FINISHED,
-            )
-            .values(again | {"status": None, "finished_at": None, "not_before": None})
-        )
-        return bool(changed.rowcount)
-
-
 def find_runs(database: Database, repository: str, commits: Sequence[str]) -> list[Run]:
     """The runs of these commits of a repository, in every environment."""
     found = []
@@ -339,4 +318,6 @@ def as_run(row: Row[Any]) -> Run:
         tests_known=row.tests_known,
         tests_done=row.tests_done,
         tests_failed=row.tests_failed,
+        is_fresh=row.fresh,
+        reused_from=row.reused_from,
     )

@@ -32,9 +32,10 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 
-HEAD_REVISION = "0003"  #: the newest migration; what a usable database says of itself
+HEAD_REVISION = "0004"  #: the newest migration; what a usable database says of itself
 
 metadata = MetaData(
     naming_convention={
@@ -144,6 +145,10 @@ runs = Table(
     Column("tests_known", Integer, nullable=False),
     Column("tests_done", Integer, nullable=False),
     Column("tests_failed", Integer, nullable=False),
+    Column("fresh", Boolean, nullable=False, server_default=false()),  # no result may stand in for it
+    Column(
+        "reused_from", String(64), nullable=False, server_default=""
+    ),  # whose result it is, if not its own
     UniqueConstraint("repository_id", "commit", "environment"),
     Index(None, "state", "repository_id", "priority", "id"),
     Index(None, "push_id", "state"),
@@ -170,9 +175,12 @@ reports = Table(
     Column("accepted", Boolean, nullable=False),  # false: it came too late, and is kept as evidence
     Column("stored_at", UtcDateTime, nullable=False),
     Column("size", Integer, nullable=False, server_default="0"),  # of the document, in bytes
+    Column("fingerprint", String(64), nullable=False, server_default=""),  # see ciapp.results.reuse
+    Column("evidence", String(8), nullable=False, server_default=""),
     Column("document", LargeBinary, nullable=False),  # zlib of the report's JSON
     PrimaryKeyConstraint("run_id", "attempt"),
     Index(None, "run_id", "size"),  # adding up sizes must not read the documents
+    Index(None, "fingerprint"),
 )
 
 workers = Table(

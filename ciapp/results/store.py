@@ -15,7 +15,7 @@ from sqlalchemy import Select, func, select, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
-from ciapp.results.report import Findings, Report, State, count_outcomes
+from ciapp.results.report import Evidence, Findings, Report, State, count_outcomes
 from ciapp.results.runs import REPORTED, Run, end_attempt, held
 
 
@@ -29,7 +29,8 @@ def save_report(database: Database, run_id: int, report: Report) -> bool:
     now = datetime.now(UTC)
     document = pack_report(report)
     with database.write() as connection:
-        if not connection.scalar(_is_about(run_id, report)):
+        tries = connection.scalar(_tries_at(run_id, report))
+        if tries is None:
             return False
         accepted = bool(
             connection.execute(
@@ -45,6 +46,7 @@ def save_report(database: Database, run_id: int, report: Report) -> bool:
                     tests_known=len(report.tests),
                     tests_done=len(report.tests),
                     tests_failed=sum(not test.outcome.is_good for test in report.tests),
+                    reused_from=report.reused_from.commit if report.reused_from else "",
                 )
             ).rowcount
         )
@@ -55,6 +57,8 @@ def save_report(database: Database, run_id: int, report: Report) -> bool:
                 accepted=accepted,
                 stored_at=now,
                 size=len(document),
+                fingerprint=report.fingerprint,
+                evidence=_evidence(report, accepted, tries),
                 document=document,
             )
         )
@@ -70,10 +74,17 @@ def save_report(database: Database, run_id: int, report: Report) -> bool:
         )
 
 
-def _is_about(run_id: int, report: Report) -> Select[int]:
-    """Counts 1 when the run of that number is of the report's commit."""
+def _evidence(report: Report, accepted: bool, tries: int) -> Evidence:
+    """What a report says of others: too late, or after lost attempts, a pass says nothing."""
+    if report.evidence is Evidence.FOR and (not accepted or tries > 1):
+        return Evidence.NONE
+    return report.evidence
+
+
+def _tries_at(run_id: int, report: Report) -> Select[int]:
+    """How often the run of that number was tried, if it is of the report's commit."""
     return (
-        select(func.count())
+        select(schema.runs.c.tries)
         .select_from(schema.runs.join(schema.repositories))
         .where(
             schema.runs.c.id == run_id,
@@ -113,8 +124,28 @@ def report_on(database: Database, run: Run) -> Report | None:
         return None
     stored = load_report(database, run.id, run.attempt)
     if stored is not None and stored.status is run.status:
-        return stored
+        return _with_original(database, stored)
     return make_report(run, Findings(status=run.status, reason=run.reason), finished_at=run.finished_at)
+
+
+def _with_original(database: Database, report: Report) -> Report:
+    """The report; of a reused result, with whether the original is still there."""
+    original = report.reused_from
+    if original is None:
+        return report
+    query = (
+        select(func.count())
+        .select_from(schema.reports.join(schema.runs).join(schema.repositories))
+        .where(
+            schema.repositories.c.name == report.repo,
+            schema.runs.c.commit == original.commit,
+            schema.runs.c.environment == report.environment,
+            schema.reports.c.attempt == original.attempt,
+        )
+    )
+    with database.read() as connection:
+        is_kept = bool(connection.scalar(query))
+    return msgspec.structs.replace(report, reused_from=msgspec.structs.replace(original, is_kept=is_kept))
 
 
 def load_report(database: Database, run_id: int, attempt: int | None = None) -> Report | None:

@@ -4,7 +4,7 @@ In:  a run's id and the number of the attempt that a message asks for.
 Out: the attempt's report; None when it was not this attempt's turn. An attempt that lost its run on the way
      reports what it found so far: the ledger refuses it and keeps it beside the run as evidence.
 
-    admit → checkout → environment → sandboxed child → report
+    admit → checkout → environment → (a result to reuse, or:) sandboxed child → report
 
 What the commit does wrong ends as a report (`ProjectError`); what we do wrong raises, and ends the attempt.
 """
@@ -21,10 +21,12 @@ import msgspec
 from ciapp.errors import ProjectError, StaleAttemptError
 from ciapp.results.database import Database
 from ciapp.results.report import Findings, Report
+from ciapp.results.reuse import find_reusable, reuse
 from ciapp.results.runs import Run, claim_run, find_runs
 from ciapp.results.store import load_report, make_report
 from ciapp.settings import Settings
 from ciapp.testing.checkout import check_out
+from ciapp.testing.fingerprint import take_fingerprint
 from ciapp.testing.interpreters import find_interpreter
 from ciapp.testing.lease import Lease
 from ciapp.testing.mirror import Mirror
@@ -66,13 +68,18 @@ def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Data
             interpreter=find_interpreter(run.environment, settings),
             should_stop=lambda: lease.is_lost,
         ) as suite:
+            known_tests = known_tests_of(run, database)
+            fingerprint = take_fingerprint(run, suite)
+            if not run.is_fresh and (found := find_reusable(database, fingerprint, known_tests)):
+                logger.info("result reused", extra={"run_id": run.id, "of": found.commit[:12]})
+                return reuse(found)
             findings = run_suite(
-                msgspec.structs.replace(suite.plan, known_tests=known_tests_of(run, database)),
+                msgspec.structs.replace(suite.plan, known_tests=known_tests),
                 suite.sandbox,
                 on_progress=lambda told: lease.tell_progress(told.known, told.done, told.failed),
                 should_stop=lambda: lease.is_lost,
             )
-            return msgspec.structs.replace(findings, installation=suite.installation)
+            return msgspec.structs.replace(findings, installation=suite.installation, fingerprint=fingerprint)
     except (ProjectError, StaleAttemptError) as error:  # stale: it is cancelled, or another attempt's
         return unprepared(error)
 

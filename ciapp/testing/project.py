@@ -62,6 +62,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     python: list[str] = []  #: versions, "3.13"; one run under each; empty: under the worker's own
     #: "auto": what the commit declares; a list: arguments of `uv pip install`; false: nothing
     install: bool | Literal["auto"] | list[str] = "auto"
+    reuse: bool = True  #: whether a pass of the same files, tested before, may stand in for a run
     unittest: UnittestConfig = UnittestConfig()
     env: dict[str, str] = {}  #: `{checkout}` in a value stands for the checkout's folder
     limits: ProjectLimits = ProjectLimits()

@@ -31,6 +31,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     plan: SuitePlan
     sandbox: Sandbox
     installation: str  #: what is installed for them and why: a sentence for the report
+    is_reusable: bool  #: whether their result may stand for others, as far as settings and commit say
 
 
 @contextlib.contextmanager
@@ -78,6 +79,7 @@ def prepare_suite(
             ),
             sandbox=sandbox,
             installation=environment.explanation,
+            is_reusable=project.reuse and not repository.network,
         )
 
 

@@ -1,0 +1,72 @@
+"""Runs that somebody asks for once more.
+
+In:  commits, and whether the result of another run may stand in for theirs.
+Out: their runs queued again, under the fencing token that they had: the next claim raises it.
+
+A commit that has a result is tested anew: who asks again doubts that result, or what it was made with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, update
+
+from ciapp.results import schema
+from ciapp.results.database import Database
+from ciapp.results.matrix import DEFAULT
+from ciapp.results.pushes import new_run
+from ciapp.results.report import State
+
+KEPT = {"repository_id", "commit", "environment", "push_id", "ref", "token", "beat"}
+
+
+def rerun(
+    database: Database, repository_id: int, commit: str, environment: str = DEFAULT, *, fresh: bool = False
+) -> bool:
+    """Queue a commit's run again, or for the first time; False when it is waiting or running already.
+
+    `fresh`: when it is the first time, or waits, no other run's result may stand in for it either.
+    """
+    now = datetime.now(UTC)
+    first = new_run(repository_id, commit, environment=environment, queued_at=now, fresh=fresh)
+    runs = schema.runs.c
+    with database.write() as connection:
+        if connection.execute(database.insert_new(schema.runs).values(first)).rowcount:
+            return True
+        if fresh:
+            connection.execute(
+                update(schema.runs)
+                .where(
+                    runs.repository_id == repository_id,
+                    runs.commit == commit,
+                    runs.environment == environment,
+                    runs.state == State.QUEUED,
+                )
+                .values(fresh=True)
+            )
+        return bool(_queue_again(connection, repository_id, [commit], environment))
+
+
+def rerun_tested(database: Database, repository_id: int, commits: Sequence[str]) -> int:
+    """Queue the finished runs of these commits again, in every environment; returns how many there are."""
+    with database.write() as connection:
+        return _queue_again(connection, repository_id, commits)
+
+
+def _queue_again(
+    connection: Connection, repository_id: int, commits: Sequence[str], environment: str | None = None
+) -> int:
+    runs = schema.runs.c
+    wanted = [runs.repository_id == repository_id, runs.commit.in_(commits), runs.state == State.FINISHED]
+    if environment is not None:
+        wanted.append(runs.environment == environment)
+    anew = new_run(repository_id, "", queued_at=datetime.now(UTC), fresh=True)
+    again = {name: value for name, value in anew.items() if name not in KEPT}
+    changed = connection.execute(
+        update(schema.runs)
+        .where(*wanted)
+        .values(again | {"status": None, "finished_at": None, "not_before": None})
+    )
+    return int(changed.rowcount)
