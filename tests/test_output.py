@@ -8,6 +8,7 @@ import unittest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ciapp.testing import output
 from ciapp.testing.output import OUTSIDE, HeadTail, Outputs, Splitter, readable
 
 NONCE = "0123456789abcdef"
@@ -122,6 +123,16 @@ class TestSplitter(unittest.TestCase):
         self.assertEqual([0, 1, 2, 3, 4, 95, 96, 97, 98, 99], kept)
         self.assertEqual("[100 bytes left out]", outputs.text((1, "50"), 1))
         self.assertEqual(9000, outputs.left_out())
+
+    def test_a_flood_of_scopes_costs_no_memory(self) -> None:
+        most = output.MOST_SCOPES
+        self.addCleanup(setattr, output, "MOST_SCOPES", most)
+        output.MOST_SCOPES = 100
+
+        outputs = self.split(*(marker(str(test)) + b"xy" for test in range(1000)))
+
+        self.assertEqual(["xy", ""], [outputs.text((1, scope), 1) for scope in ("99", "100")])
+        self.assertEqual("xy" * 900, outputs.outside())
 
     def test_a_flood_costs_no_memory(self) -> None:
         outputs = Outputs(test_limit=64 * 1024, run_limit=1024 * 1024)

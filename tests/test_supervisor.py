@@ -333,3 +333,26 @@ class TestFlood(Project):
         self.assertEqual(Status.PASSED, findings.status)
         self.assertLess(len(findings.tests[0].stdout), 70_000)
         self.assertLess(time.monotonic() - started, 20)
+
+    def test_a_gigabyte_of_output_costs_no_memory_and_changes_no_outcome(self) -> None:
+        flood = "[os.write({0}, b'x' * 100_000) for _ in range(5_000)]"
+        self.write_tests(
+            f"def test_1(self): {flood.format(1)}\n"
+            f"def test_2(self): {flood.format(2)}; self.fail()\n"
+            "def test_3(self): print('end')"
+        )
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is measured from here on
+        before = self.memory("VmRSS")
+
+        findings = self.run_tests()
+
+        self.assertLess(self.memory("VmHWM") - before, 32 << 20)
+        self.assertEqual({"test_1": "passed", "test_2": "failed", "test_3": "passed"}, self.outcomes(findings))
+        self.assertEqual("end\n", findings.tests[2].stdout)
+        self.assertIn("[499934464 bytes left out]", findings.tests[0].stdout)
+        self.assertEqual((f"{2 * 499934464} bytes of output left out",), findings.warnings)
+
+    def memory(self, name: str) -> int:
+        """A line of this process's status, in bytes."""
+        lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        return int(lines[name].split()[0]) * 1024

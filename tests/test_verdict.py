@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import unittest
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from ciapp.results.report import Findings, Outcome, Status
 from ciapp.testing import journal as journals
 from ciapp.testing.journal import Journal
 from ciapp.testing.output import Outputs
-from ciapp.testing.records import Ending
+from ciapp.testing.records import Ending, Selection
 from ciapp.testing.verdict import Close, conclude
 from tests.support.speech import NONCE, Speech
 
@@ -199,6 +200,33 @@ class TestDishonestChild(unittest.TestCase):
 
         self.assertLessEqual(len(journal.child.partial), journals.LONGEST_LINE)
         self.assertEqual(1, journal.refused)
+
+    def test_a_flood_of_events_costs_no_memory(self) -> None:
+        long = "x" * 1_000_000
+        floods = {
+            "modules that are lost": lambda n: (
+                Speech().say("loading", module=f"{n}{long}").lines
+                + Speech().say("discovery-failed", message="", traceback="").lines
+            ),
+            "lists": lambda n: Speech().say("manifest", first=n, ids=[f"{n}{long}"]).lines,
+            "late tests": lambda n: Speech().say("late", id=f"{n}{long}").lines,
+        }
+        for name, flood in floods.items():
+            with self.subTest(name):
+                journal = Journal(Selection(frozenset()) if name == "lists" else Selection())
+                journal.start_child(NONCE)
+                if name == "late tests":
+                    journal.hear(Speech().hello().list_tests(["a"]).said())
+                tracemalloc.start()
+                for number in range(120):
+                    for line in flood(number):
+                        said = line.split(b'"n": ', 1)
+                        after = said[1].split(b",", 1)[1]
+                        journal.hear(said[0] + b'"n": %d,' % journal.child.lines + after)
+                kept, _ = tracemalloc.get_traced_memory()
+                tracemalloc.stop()
+                self.assertLess(kept, journals.TEXT_BUDGET * 3 // 2)
+                self.assertTrue(journal.is_overfull)
 
     def test_more_tests_than_a_report_can_hold_do_not_pass(self) -> None:
         speech = Speech().hello()

@@ -224,14 +224,19 @@ class Journal:
 
     def _add_key(self, child: Child, test_id: str) -> bool:
         test_id = _clean(test_id)
-        key = (test_id, child.counts[test_id])
+        key = (test_id, child.counts.get(test_id, 0))
+        if key not in self.records:
+            if not self._selection.includes(key):
+                child.unselected += ROW_SIZE + len(test_id)
+                if child.unselected > TEXT_BUDGET:
+                    self.is_overfull = True
+                    return False
+            elif self._has_room_for_test(test_id):
+                self.records[key] = Record(key)
+            else:
+                return False
         child.counts[test_id] += 1
         child.keys.append(key)
-        if key not in self.records and self._selection.includes(key):
-            if len(self.records) >= MOST_TESTS or not self._has_room(test_id):
-                self.is_overfull = True
-                return False
-            self.records[key] = Record(key)
         return True
 
     def _end_list(self, child: Child, event: events.Listed) -> bool:
@@ -247,6 +252,8 @@ class Journal:
         if child.loading and not child.is_listed:
             module = _clean(child.loading)
             child.loading = ""
+            if not self._has_room_for_test(module):
+                return
             self.lost_modules.append(module)
             record = self.records.setdefault((module, 0), Record((module, 0)))
             if record.outcome is None:
@@ -292,6 +299,12 @@ class Journal:
         if not self._has_room(message, traceback):
             return message[:100], LEFT_OUT
         return message, traceback
+
+    def _has_room_for_test(self, name: str) -> bool:
+        if len(self.records) < MOST_TESTS and self._has_room(name):
+            return True
+        self.is_overfull = True
+        return False
 
     def _has_room(self, *texts: str) -> bool:
         length = ROW_SIZE + sum(map(len, texts))

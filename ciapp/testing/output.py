@@ -20,6 +20,7 @@ Scope = tuple[int, str]  #: number of the child, and the scope as its markers na
 OUTSIDE: Scope = (-1, "-")
 OUTSIDE_SHARE = 4  #: output outside any test may be so many times as long as a test's
 LONGEST_SCOPE = 16  #: bytes of a scope's name in a marker
+MOST_SCOPES = 250_000  #: that have output; what comes beyond them belongs to no test
 
 
 @dataclass(slots=True)
@@ -83,9 +84,9 @@ class Outputs:
             self._outside.add(data)
             return
         kept = self._scopes.get((scope, stream))
-        if kept is None:
+        if kept is None and len(self._scopes) < MOST_SCOPES:
             kept = self._scopes[scope, stream] = HeadTail(self._half)
-        kept.add(data)
+        (self._outside if kept is None else kept).add(data)
 
     def close(self, scope: Scope, stream: int, *, belongs_outside: bool) -> None:
         """A scope has ended on this stream: count what it keeps against the run's limit."""

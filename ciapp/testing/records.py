@@ -78,3 +78,4 @@ class Child:
     partial: bytearray = field(default_factory=bytearray)  #: the beginning of a line
     skipping: bool = False  #: in the middle of a line that is too long
     counts: Counter[str] = field(default_factory=Counter)  #: tests per id
+    unselected: int = 0  #: characters of ids that are listed and not to be run, and so not in the report
