@@ -351,6 +351,41 @@ class TestReconciliation(DispatcherTest):
         self.assertEqual(commit, self.commits_with_run()[-1])
         self.assertEqual({"refs/heads/by-hand": commit}, seen_refs(self.database, 1))
 
+    def lose_the_hook_of(self, *push: str) -> None:
+        """A push whose hook leaves no record."""
+        self.tree.push(*push)
+        for record in self.records():
+            record.unlink()
+
+    def test_a_push_whose_hook_was_lost_and_that_was_forced_away_is_found(self) -> None:
+        [base] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        lost = self.commits(2, "Lost")
+        self.lose_the_hook_of("main")
+        self.tree.git("reset", "--quiet", "--hard", base)
+        [last] = self.commits(1, "Last")
+        self.tree.push("--force", "main")
+        self.step()
+
+        self.assertEqual({base, *lost, last}, set(self.commits_with_run()))
+        self.assertEqual({"refs/heads/main": last}, seen_refs(self.database, 1))
+        git(self.bare, "reflog", "expire", "--expire=now", "--all")
+        git(self.bare, "gc", "--quiet", "--prune=now")
+        self.assertTrue(Repository(self.bare).has_commit(lost[1]), "it is pinned while it waits")
+
+    def test_a_push_whose_hook_was_lost_and_whose_branch_is_gone_is_found(self) -> None:
+        [base] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        lost = self.commits(2, "Lost")
+        self.lose_the_hook_of("main:side")
+        self.tree.push("--delete", "side")
+        self.step()
+
+        self.assertEqual([base, *lost], self.commits_with_run())
+        self.assertEqual({"refs/heads/main": base}, seen_refs(self.database, 1))
+
     def test_a_ref_that_keeps_moving_is_not_taken_for_a_lost_push(self) -> None:
         self.lose_hook()
         self.step()

@@ -7,13 +7,14 @@ A commit is new when no value that the ledger has seen reaches it:
 
     git rev-list --topo-order --reverse new1 new2 ^seen1 ^seen2 …
 
-Old values do not count. Mostly the ledger has seen them anyway; where it has not, a hook was lost, and the
-commits that its push brought would vanish for good behind the next push of the same branch.
+Old values do not count as seen. Mostly the ledger has seen them anyway; where it has not, a hook was lost,
+and the commits that its push brought would vanish for good behind the next push of the same ref: of those
+that this one forced away, the old value is the only trace (`lost_updates`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -79,6 +80,15 @@ def new_commits(
 def single_commits(repository: Repository, commits: Iterable[str]) -> Iterator[Commit]:
     """These commits alone, whatever is behind them. Raises GitError for one that is not there."""
     yield from _list(repository, commits, "--no-walk")
+
+
+def lost_updates(updates: Iterable[RefUpdate], seen: Collection[str]) -> list[RefUpdate]:
+    """The updates that must have come before these and were not recorded: they led to values never seen."""
+    return [
+        RefUpdate("0" * len(one.old), one.old, one.ref)
+        for one in updates
+        if one.old not in NULL_IDS and one.old not in seen
+    ]
 
 
 def changed_refs(current: Mapping[str, str], seen: Mapping[str, str]) -> list[RefUpdate]:

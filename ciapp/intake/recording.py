@@ -17,7 +17,7 @@ import msgspec
 from ciapp.git import Commit, Repository
 from ciapp.intake.matrix import Matrix
 from ciapp.intake.pins import pin
-from ciapp.intake.push import RefUpdate, new_commits, tips, untestable
+from ciapp.intake.push import RefUpdate, lost_updates, new_commits, tips, untestable
 from ciapp.results.database import Database
 from ciapp.results.pushes import KnownRepository, NewPush, Recorded, record_push, seen_refs
 from ciapp.results.reruns import rerun_tested
@@ -52,14 +52,15 @@ def record_change(
     settings: Settings, database: Database, repository: KnownRepository, change: Change
 ) -> Recorded:
     """Write what a change brought; recording it again changes nothing."""
-    policies = {one: policy_of(settings, repository.name, one.ref) for one in change.updates}
     # What a ref that is off brought stays new: another ref may bring it again, to be tested.
-    updates = [one for one in change.updates if policies[one] != "off"]
-    tip_only = [one for one in updates if policies[one] == "tip"]
+    updates = [one for one in change.updates if policy_of(settings, repository.name, one.ref) != "off"]
+    seen = set(seen_refs(database, repository.id).values())
+    refs = {one.ref: one.new for one in updates}
+    updates = [*lost_updates(updates, seen), *updates]
+    tip_only = [one for one in updates if policy_of(settings, repository.name, one.ref) == "tip"]
     git = Repository(Path(repository.git_dir))
     for ref, said in untestable(git, updates).items():
         logger.info("nothing to test", extra={"repo": repository.name, "ref": ref, "reason": said})
-    seen = set(seen_refs(database, repository.id).values())
     named = tips(git, updates)
     pin(git, change.record, named)
     fresh = FRESH_OPTION in change.options and SKIP_OPTION not in change.options
@@ -71,7 +72,7 @@ def record_change(
         received_at=change.received_at,
         pusher=change.pusher,
         options=change.options,
-        refs={one.ref: one.new for one in updates},
+        refs=refs,
         tips=named,
         tested=_tested(git, updates, tip_only, seen, change.options),
         environments=Matrix(settings, repository).environments,
