@@ -17,18 +17,20 @@ from pathlib import Path
 import click
 
 from ciapp import __version__
-from ciapp.context import REPO, REV, Context, pass_context
+from ciapp.context import PYTHON, REPO, REV, Context, pass_context
 from ciapp.desk.commands import run_command
 from ciapp.errors import CiError, NoSuchRunError
 from ciapp.keeping import backup, purge_command, restore
 from ciapp.logs import set_up_logging
 from ciapp.outlets.terminal import escape_line
 from ciapp.outlets.text import render_log_line, render_report
+from ciapp.progress import log_line, progress_of_all, runs_line, watch_runs, why_waiting
 from ciapp.results.history import commit_log, runs_of
+from ciapp.results.matrix import environment_of
 from ciapp.results.outcomes import latest_runs, past_tests
+from ciapp.results.overall import overall
 from ciapp.results.pushes import find_repository, has_commit, list_repositories
-from ciapp.results.queue import count_queue
-from ciapp.results.report import to_json_types
+from ciapp.results.queue import count_queues
 from ciapp.results.runs import Run, cancel_run, find_runs, running_runs
 from ciapp.results.store import report_on
 from ciapp.results.workers import list_workers
@@ -36,14 +38,10 @@ from ciapp.serving import dispatcher, monitor, up, worker
 from ciapp.show import (
     history_document,
     log_document,
-    log_lines,
-    newer_tips,
-    progress_text,
     render_history,
     render_status,
-    run_line,
+    report_document,
     status_document,
-    watch_run,
     write_junit,
 )
 
@@ -137,10 +135,10 @@ def log(context: Context, repo: str, rev: str, limit: int, as_json: bool) -> Non
         click.echo(json.dumps(log_document(repo, commits), indent=2))
         return
     width = shutil.get_terminal_size().columns
-    refs = newer_tips(database, repository, [run for commit in commits for run in commit.runs])
+    waits = why_waiting(database, repository, [run for commit in commits for run in commit.runs])
     for commit in commits:
-        for line in log_lines(commit, refs):
-            click.echo(render_log_line(line, width=width, color=sys.stdout.isatty()))
+        line = log_line(commit, waits)
+        click.echo(render_log_line(line, width=width, color=sys.stdout.isatty()))
 
 
 @cli.command()
@@ -169,27 +167,38 @@ def history(context: Context, repo: str, test: str, rev: str | None, limit: int,
 @cli.command()
 @REPO
 @REV
-@click.option("--environment", default="default", help="Of the commit's runs, the one to show.")
+@PYTHON
+@click.option("--environment", help="The run in one environment alone, by its name in `ciapp log --json`.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML to FILE.")
 @pass_context
 def report(
-    context: Context, repo: str, rev: str, environment: str, as_json: bool, junit: Path | None
+    context: Context,
+    repo: str,
+    rev: str,
+    version: str,
+    environment: str | None,
+    as_json: bool,
+    junit: Path | None,
 ) -> None:
-    """Print what testing a commit found; exits with its verdict."""
+    """Print what testing a commit found, under each of its Pythons; exits with its verdict."""
     database, repository, commit = context.find(repo, rev)
-    run = _pick_run(runs_of(database, repository, commit), environment)
-    found = report_on(database, run)
-    if found is None:
-        progress = progress_text(run, newer_tips(database, repository, [run]))
+    runs = _pick_runs(
+        runs_of(database, repository, commit), environment_of(version) if version else environment
+    )
+    found = [one for run in runs if (one := report_on(database, run)) is not None]
+    is_finished = len(found) == len(runs)
+    if junit is not None and is_finished:
+        write_junit(junit, *found)
+    elif as_json and is_finished:
+        click.echo(json.dumps(report_document(runs, found), indent=2))
+    elif junit is None and not as_json:
+        click.echo("\n".join(map(render_report, found)), nl=False)
+    status = overall(runs).status
+    if status is None:
+        progress = progress_of_all(runs, why_waiting(database, repository, runs))
         raise NoSuchRunError(f"commit {commit[:12]} of {repo} is {progress}; see `ciapp wait {repo} {rev}`")
-    if junit is not None:
-        write_junit(junit, found)
-    elif as_json:
-        click.echo(json.dumps(to_json_types(found), indent=2))
-    else:
-        click.echo(render_report(found), nl=False)
-    sys.exit(found.status.exit_code)
+    sys.exit(status.exit_code)
 
 
 @cli.command()
@@ -206,15 +215,11 @@ def wait(context: Context, repo: str, rev: str, timeout: float | None) -> None:
         if has_commit(database, repository.id, commit):
             break  # it was pushed, and not to be tested
         time.sleep(LOOK_EVERY_S)
-    code = 0
-    runs = runs_of(database, repository, commit)
-    refs = newer_tips(database, repository, runs)
-    for first in runs:
-        run = watch_run(database, first, deadline, refs)
-        assert run.status is not None
-        click.echo(render_log_line(run_line(run), width=0, color=sys.stdout.isatty()))
-        code = max(code, run.status.exit_code)
-    sys.exit(code)
+    runs = watch_runs(database, repository, runs_of(database, repository, commit), deadline)
+    click.echo(render_log_line(runs_line(runs), width=0, color=sys.stdout.isatty()))
+    verdict = overall(runs).status
+    assert verdict is not None
+    sys.exit(verdict.exit_code)
 
 
 @cli.command()
@@ -223,7 +228,7 @@ def wait(context: Context, repo: str, rev: str, timeout: float | None) -> None:
 def status(context: Context, as_json: bool) -> None:
     """Queue, workers, and what is being tested now."""
     database = context.ledger()
-    counts, workers, running = count_queue(database), list_workers(database), running_runs(database)
+    counts, workers, running = count_queues(database), list_workers(database), running_runs(database)
     if as_json:
         document = status_document(counts, workers, running, list_repositories(database))
         click.echo(json.dumps(document, indent=2))
@@ -234,10 +239,11 @@ def status(context: Context, as_json: bool) -> None:
 @cli.command("rerun")
 @REPO
 @REV
+@PYTHON
 @click.option("--fresh", is_flag=True, help="Never let another commit's result stand in for it.")
 @pass_context
-def rerun_command(context: Context, repo: str, rev: str, fresh: bool) -> None:
-    """Test a commit again, or for the first time.
+def rerun_command(context: Context, repo: str, rev: str, version: str, fresh: bool) -> None:
+    """Test a commit again, or for the first time; with --python, also under one that it does not name.
 
     A commit that has a result is tested anew. For one that has none (it was pushed with ci.skip, or its run
     was purged) the result of the same files may stand in, unless --fresh is given.
@@ -245,7 +251,7 @@ def rerun_command(context: Context, repo: str, rev: str, fresh: bool) -> None:
     database, repository, commit = context.find(repo, rev)
     from ciapp.intake.register import queue_commit
 
-    queued = queue_commit(context.settings, database, repository, commit, fresh=fresh)
+    queued = queue_commit(context.settings, database, repository, commit, version, fresh=fresh)
     state = "queued" if queued else "waiting or running already"
     click.echo(f"commit {commit[:12]} of {repo} is {state}; follow it with `ciapp wait {repo} {commit[:12]}`")
 
@@ -253,11 +259,13 @@ def rerun_command(context: Context, repo: str, rev: str, fresh: bool) -> None:
 @cli.command()
 @REPO
 @REV
+@PYTHON
 @pass_context
-def cancel(context: Context, repo: str, rev: str) -> None:
+def cancel(context: Context, repo: str, rev: str, version: str) -> None:
     """Cancel a commit's runs that have not finished."""
     database, repository, commit = context.find(repo, rev)
-    cancelled = [run for run in runs_of(database, repository, commit) if cancel_run(database, run.id)]
+    runs = _pick_runs(runs_of(database, repository, commit), environment_of(version) if version else None)
+    cancelled = [run for run in runs if cancel_run(database, run.id)]
     click.echo(f"commit {commit[:12]} of {repo}: {'cancelled' if cancelled else 'finished already'}")
 
 
@@ -274,14 +282,15 @@ for _command in (up, dispatcher, worker, monitor, purge_command, backup, restore
     cli.add_command(_command)
 
 
-def _pick_run(runs: list[Run], environment: str) -> Run:
-    for run in runs:
-        if run.environment == environment:
-            return run
-    known = ", ".join(run.environment for run in runs)
-    raise NoSuchRunError(
-        f"commit {runs[0].commit[:12]} has no run in environment {environment!r}; it has {known}"
-    )
+def _pick_runs(runs: list[Run], environment: str | None) -> list[Run]:
+    """The run in one environment, or all of them."""
+    picked = [run for run in runs if environment in (None, run.environment)]
+    if not picked:
+        known = ", ".join(run.environment for run in runs)
+        raise NoSuchRunError(
+            f"commit {runs[0].commit[:12]} has no run in environment {environment!r}; it has {known}"
+        )
+    return picked
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from ciapp.errors import SettingsError
 from ciapp.results.database import Database
 from ciapp.results.history import resolve_revision
 from ciapp.results.pushes import KnownRepository, find_repository
-from ciapp.settings import Settings, load_settings
+from ciapp.settings import PYTHON_VERSION, Settings, load_settings
 
 
 class Context:
@@ -42,3 +42,14 @@ class Context:
 pass_context = click.make_pass_decorator(Context)
 REPO = click.argument("repo")
 REV = click.argument("rev", default="HEAD")
+
+
+def _as_version(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+    if value and not PYTHON_VERSION.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is no version like 3.13")
+    return value or ""
+
+
+PYTHON = click.option(
+    "--python", "version", metavar="V", callback=_as_version, help="The run under one Python alone: 3.13."
+)

@@ -23,6 +23,7 @@ from ciapp.errors import CiError
 from ciapp.git import WorkTree
 from ciapp.intake.register import install_and_register
 from ciapp.outlets.text import render_report
+from ciapp.progress import watch_runs
 from ciapp.results.database import Database
 from ciapp.results.pushes import find_repository
 from ciapp.results.report import Report, Status
@@ -30,7 +31,6 @@ from ciapp.results.runs import find_runs
 from ciapp.results.store import report_on
 from ciapp.services import Services
 from ciapp.settings import load_settings
-from ciapp.show import watch_run
 
 AUTHOR = ("ciapp demo", "demo@localhost")
 RESULT_WITHIN_S = 60.0
@@ -134,7 +134,7 @@ def _result(database: Database, commit: str) -> Report:
         if time.monotonic() > deadline:
             raise CiError(f"commit {commit[:12]} did not reach the ledger; run `ciapp doctor`")
         time.sleep(0.05)
-    found = report_on(database, watch_run(database, runs[0], deadline))
+    found = report_on(database, watch_runs(database, repository, runs, deadline)[0])
     if found is None:
         raise CiError(f"commit {commit[:12]} has no report; run `ciapp doctor`")
     click.echo()

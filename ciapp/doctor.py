@@ -26,11 +26,14 @@ from ciapp.intake.presence import is_dispatcher_alive
 from ciapp.intake.spool import REJECTED, spool_folder
 from ciapp.outlets.terminal import Color, escape_line, paint
 from ciapp.results.database import Database
+from ciapp.results.matrix import needed_for
 from ciapp.results.pushes import KnownRepository, list_repositories
-from ciapp.results.queue import count_queue
+from ciapp.results.queue import count_queues, total, unserved
 from ciapp.results.schema import HEAD_REVISION
-from ciapp.results.workers import list_workers
+from ciapp.results.workers import list_workers, served
 from ciapp.settings import EMBEDDED_BROKER, Settings, settings_file
+from ciapp.show import named_versions
+from ciapp.testing.interpreters import find_interpreters
 from ciapp.testing.sandbox import describe_level, find_level
 
 OLDEST_GIT = (2, 30)
@@ -78,6 +81,7 @@ def find_all(settings: Settings) -> Iterator[Finding]:
     yield from _guarded("git", _check_git)
     yield from _guarded("disk", lambda: _check_disk(settings))
     yield from _guarded("sandbox", lambda: _check_sandbox(settings))
+    yield from _guarded("pythons", lambda: _check_pythons(settings))
     yield from _guarded("broker", lambda: _check_broker(settings))
     yield from _guarded("outbox", lambda: _check_outbox(settings))
     try:
@@ -135,6 +139,16 @@ def _check_sandbox(settings: Settings) -> Iterator[Finding]:
         yield Finding("sandbox", Mark.OK, fact)
 
 
+def _check_pythons(settings: Settings) -> Iterator[Finding]:
+    found = find_interpreters(settings)
+    versions = [interpreter.version for interpreter in found.interpreters.values()]
+    fact = f"of this host, for commits that name one: {', '.join(versions) or 'none'}"
+    yield Finding("pythons", Mark.OK, fact)
+    for complaint in found.complaints:
+        advice = "install it, or correct pythons in the settings; then restart the worker of this host"
+        yield Finding("pythons", Mark.WARN, complaint, advice)
+
+
 def _check_broker(settings: Settings) -> Iterator[Finding]:
     from ciapp.tasks import reach_broker
 
@@ -178,14 +192,20 @@ def _check_clock(database: Database) -> Iterator[Finding]:
 
 def _check_workers(database: Database) -> Iterator[Finding]:
     workers = list_workers(database)
-    counts = count_queue(database)
-    waiting = counts.waiting + counts.sent
+    counts = count_queues(database)
+    waiting = total(counts).waiting + total(counts).sent
     if not workers:
         mark, fact = (Mark.FAIL, f"none, and {waiting} runs wait") if waiting else (Mark.WARN, "none")
         yield Finding("workers", mark, fact, "start one with `ciapp up` or `ciapp worker`")
     for worker in workers:
-        fact = f"{worker.name}: slots {worker.slots}, Python {worker.python}, sandbox {worker.sandbox}"
+        python = f"Python {worker.python}{named_versions(worker)}"
+        fact = f"{worker.name}: slots {worker.slots}, {python}, sandbox {worker.sandbox}"
         yield Finding("worker", Mark.OK, fact)
+    for environment, number in unserved(counts, served(workers)).items():
+        wait = "1 run waits" if number == 1 else f"{number} runs wait"
+        fact = f"{wait} for {needed_for(environment)}, which no worker has"
+        advice = "install it where a worker runs (on its PATH, by pyenv or uv), and restart that worker"
+        yield Finding("workers", Mark.WARN, fact, advice)
 
 
 def _examine_repository(settings: Settings, repository: KnownRepository) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 
 from ciapp.celery import app, run_queue, settings
 from ciapp.errors import BrokerError, CiError
+from ciapp.results.matrix import needed_for
 from ciapp.results.report import to_json_types
 from ciapp.results.runs import Run, task_id
 from ciapp.testing.pipeline import test_run
@@ -38,6 +39,7 @@ def send_runs(runs: Sequence[Run]) -> None:
                 run_commit.apply_async(
                     args=(run.id, run.attempt + 1),
                     task_id=task_id(run, run.attempt + 1),
+                    argsrepr=_for_people(run),
                     queue=run_queue(settings, run.environment),
                     producer=producer,
                     retry=False,
@@ -46,6 +48,11 @@ def send_runs(runs: Sequence[Run]) -> None:
         raise BrokerError(
             f"broker {app.connection().as_uri()} does not take messages: {error}; see `ciapp doctor`"
         ) from error
+
+
+def _for_people(run: Run) -> str:
+    """What monitors show of a message, which says for what a run waits that nobody takes."""
+    return f"{run.repo} {run.commit[:12]}, {needed_for(run.environment)}"
 
 
 def reach_broker() -> str:

@@ -177,7 +177,7 @@ class TestBadInput(CommandLine):
             self.assertIn(said, err)
 
     def test_a_fault_of_our_own_is_one_sentence_and_debug_shows_where(self) -> None:
-        broken = mock.patch("ciapp.cli.count_queue", side_effect=ZeroDivisionError("x"))
+        broken = mock.patch("ciapp.cli.count_queues", side_effect=ZeroDivisionError("x"))
         with broken:
             code, _, err = self.call("status")
         self.assertEqual(3, code)

@@ -26,6 +26,7 @@ from ciapp.intake import dispatcher, recording
 from ciapp.intake.dispatcher import SETTLE_S, TROUBLE_S, Dispatcher
 from ciapp.intake.seats import FEWEST_UNDER_WAY
 from ciapp.intake.spool import SpoolRecord
+from ciapp.progress import log_line, why_waiting
 from ciapp.results import pushes, queue, schema
 from ciapp.results.database import Database
 from ciapp.results.history import commit_log
@@ -34,7 +35,6 @@ from ciapp.results.pushes import find_repository, record_push, seen_refs
 from ciapp.results.queue import count_queue
 from ciapp.results.report import State, Status
 from ciapp.results.runs import Run, beat_run, cancel_run, claim_run, find_runs, list_attempts
-from ciapp.show import log_lines
 from tests.support.dispatching import RECONCILE_S, DispatcherTest
 from tests.support.git_repositories import ENVIRONMENT, WorkTree, git, new_bare_repository
 from tests.support.ledgers import fresh_postgresql
@@ -243,11 +243,7 @@ class TestPolicy(DispatcherTest):
         self.step()
         self.assertEqual([tested], self.commits_with_run())
         repository = find_repository(self.database, "team")
-        lines = [
-            line
-            for each in commit_log(self.database, repository, "main", "here", 9)
-            for line in log_lines(each)
-        ]
+        lines = [log_line(each) for each in commit_log(self.database, repository, "main", "here", 9)]
         self.assertEqual(["queued", "not tested", "not tested"], [line.note for line in lines])
         self.assertEqual(skipped[::-1], [line.commit for line in lines[1:]])
 
@@ -287,9 +283,8 @@ class TestOrder(DispatcherTest):
         waiting = [run for run in self.runs() if run.state is State.QUEUED and run.commit in old]
         self.assertEqual({DEFERRED}, {run.priority for run in waiting})
         repository = find_repository(self.database, "team")
-        seen = seen_refs(self.database, repository.id)
         [logged] = commit_log(self.database, repository, waiting[0].commit, "here", 1)
-        [line] = log_lines(logged, seen)
+        line = log_line(logged, why_waiting(self.database, repository, logged.runs))
         self.assertEqual(f"deferred behind {new[:12]}", line.note)
 
         for _ in range(3):

@@ -76,6 +76,7 @@ class TestDoctor(unittest.TestCase):
             "git",
             "disk",
             "sandbox",
+            "pythons",
             "broker",
             "outbox",
             "database",

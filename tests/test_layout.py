@@ -19,7 +19,20 @@ LINES = 350  #: of one module; near 300 it is time to split it by noun
 #: From the top down. A module may import its own room and any storey below; rooms of one storey do not know
 #: each other. A room is a module or a package.
 STOREYS = (
-    {"cli": ("cli", "context", "keeping", "serving", "show", "demo", "desk", "doctor", "services")},
+    {
+        "cli": (
+            "cli",
+            "context",
+            "keeping",
+            "serving",
+            "show",
+            "progress",
+            "demo",
+            "desk",
+            "doctor",
+            "services",
+        )
+    },
     {"web": ("web",)},
     {"intake": ("intake",)},
     {"celery": ("tasks", "celery", "worker", "mends", "transport", "broker")},
@@ -37,7 +50,8 @@ DOORS = {
     "celery": CELERY,
     "kombu": CELERY,
     "click": tuple(
-        f"ciapp.{name}" for name in ("cli", "context", "keeping", "serving", "show", "demo", "desk", "doctor")
+        f"ciapp.{name}"
+        for name in ("cli", "context", "keeping", "serving", "show", "progress", "demo", "desk", "doctor")
     ),
     "tornado": ("ciapp.web",),
     "flower": ("ciapp.web",),

@@ -11,6 +11,7 @@ from unittest import mock
 from sqlalchemy import select, update
 
 from ciapp.intake.dispatcher import Dispatcher
+from ciapp.progress import log_line
 from ciapp.results import retention, schema
 from ciapp.results.database import Database
 from ciapp.results.history import commit_log
@@ -21,7 +22,6 @@ from ciapp.results.retention import HOLD_S, Pace, Purged, Retention, purge, rete
 from ciapp.results.runs import Run, beat_run, claim_run, find_runs, list_attempts
 from ciapp.results.store import load_report, make_report, save_report
 from ciapp.settings import RetentionSettings, Settings
-from ciapp.show import log_lines
 from tests.support.ledgers import add_repository, commit, findings, fresh_postgresql, fresh_sqlite, push
 
 NOTHING = Retention(keep_runs=0)  #: keep no run but those that are never purged
@@ -159,7 +159,7 @@ class RetentionRules:
         push(self.database, repository, commit(5, parents=(commit(1).id,)), tested=frozenset())
         logged = commit_log(self.database, repository, commit(5).id, "elsewhere", 9)
 
-        self.assertEqual(["not tested", "purged"], [line.note for one in logged for line in log_lines(one)])
+        self.assertEqual(["not tested", "purged"], [log_line(one).note for one in logged])
 
     def test_a_purged_commit_is_tested_when_a_person_asks_for_it(self):
         repository = self.finished(2)

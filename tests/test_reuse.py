@@ -14,6 +14,7 @@ import msgspec
 from ciapp.git import Repository
 from ciapp.outlets.junit import to_junit
 from ciapp.outlets.text import render_log_line, render_report
+from ciapp.progress import runs_line
 from ciapp.results.history import commit_log
 from ciapp.results.report import Original, Report, Status
 from ciapp.results.reruns import rerun
@@ -21,7 +22,7 @@ from ciapp.results.retention import Retention, purge
 from ciapp.results.runs import Run, claim_run, find_runs, lose_attempt
 from ciapp.results.store import report_on, save_report
 from ciapp.settings import Limits
-from ciapp.show import log_document, run_line
+from ciapp.show import log_document
 from ciapp.testing import fingerprint
 from ciapp.testing.fingerprint import take_fingerprint
 from ciapp.testing.sandbox import Sandbox
@@ -417,7 +418,7 @@ class TestShown(ReuseCase):
         self.assertNotIn("Reused", render_report(self.first))
         self.assertNotIn(b"reused_from", to_junit(self.first))
         run = self.ci.run(report.commit)
-        self.assertIn(f"[reused from {short}] Other words", render_log_line(run_line(run)))
+        self.assertIn(f"[reused from {short}] Other words", render_log_line(runs_line([run])))
         commits = commit_log(self.ci.database, self.ci.repository, "main", self.ci.settings.host_name, 5)
         [document] = log_document("team", commits)["commits"]
         self.assertEqual([self.first.commit], [one["reused_from"] for one in document["runs"]])

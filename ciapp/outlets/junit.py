@@ -1,7 +1,7 @@
 """A report as JUnit XML, in the flavour that Jenkins' xunit plugin publishes a schema for.
 
-In:  a `Report`.
-Out: one UTF-8 document: one testsuite, one testcase per test, so that its numbers are the report's.
+In:  the `Report`s of a commit, mostly one.
+Out: one UTF-8 document: a testsuite per report, one testcase per test, so that its numbers are the report's.
 
 JUnit knows a failure, an error and a skip, at most one of them per testcase here; its type names our outcome:
 
@@ -48,9 +48,24 @@ MESSAGES = {  #: where the report has none
 }
 
 
-def to_junit(report: Report) -> bytes:
-    """The report as a JUnit XML document; what XML cannot hold is written out, as \\x1b."""
-    suite = TestSuite(escape_line(report.repo))  # type: ignore[no-untyped-call]
+def to_junit(*reports: Report) -> bytes:
+    """The reports of a commit as a JUnit XML document; what XML cannot hold is written out, as \\x1b."""
+    first = reports[0]
+    document = JUnitXml(escape_line(f"{first.repo} {first.commit}"))
+    for report in reports:
+        document.add_testsuite(_suite(report, with_environment=len(reports) > 1))
+    document.update_statistics()  # type: ignore[no-untyped-call]
+    for suite, report in zip(document, reports, strict=True):
+        suite.time = round(report.duration_s, 3)  # the run's, not the sum of its tests
+    document.time = round(sum(report.duration_s for report in reports), 3)
+    written = BytesIO()
+    document.write(written)
+    return written.getvalue()
+
+
+def _suite(report: Report, *, with_environment: bool) -> Any:
+    name = f"{report.repo} {report.environment}" if with_environment else report.repo
+    suite = TestSuite(escape_line(name))  # type: ignore[no-untyped-call]
     _set_facts(suite, report)
     cases = [_test_case(test) for test in report.tests] + [_fixture_case(one) for one in report.fixtures]
     tests_explain = any(case.is_failure or case.is_error for case in cases)
@@ -59,13 +74,7 @@ def to_junit(report: Report) -> bytes:
     suite.add_testcases(cases)
     if report.output:
         suite.system_out = escape_text(report.output)
-    document = JUnitXml(escape_line(f"{report.repo} {report.commit}"))
-    document.add_testsuite(suite)
-    document.update_statistics()  # type: ignore[no-untyped-call]
-    suite.time = document.time = round(report.duration_s, 3)  # the run's, not the sum of its tests
-    written = BytesIO()
-    document.write(written)
-    return written.getvalue()
+    return suite
 
 
 def _set_facts(suite: Any, report: Report) -> None:

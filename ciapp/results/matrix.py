@@ -22,4 +22,4 @@ def version_of(environment: str) -> str:
 
 def needed_for(environment: str) -> str:
     """What a worker must have for an environment, as sentences put it."""
-    return f"Python {version_of(environment)}" if version_of(environment) else "a Python of its own"
+    return f"Python {version_of(environment)}" if version_of(environment) else "any Python"

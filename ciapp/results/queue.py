@@ -15,7 +15,7 @@ worker can take its runs; they all share this order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -23,6 +23,7 @@ from sqlalchemy import func, or_, select, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database
+from ciapp.results.matrix import DEFAULT
 from ciapp.results.report import State
 from ciapp.results.runs import Run, as_run, select_runs
 
@@ -70,6 +71,15 @@ def total(counts: Mapping[str, QueueCounts]) -> QueueCounts:
 def count_queue(database: Database) -> QueueCounts:
     """How many unfinished runs there are, by where they are."""
     return total(count_queues(database))
+
+
+def unserved(counts: Mapping[str, QueueCounts], served: Container[str]) -> dict[str, int]:
+    """Environment → how many runs of it wait though no worker takes them; the default one is left out."""
+    return {
+        environment: one.waiting + one.sent
+        for environment, one in sorted(counts.items())
+        if environment not in served and environment != DEFAULT and one.waiting + one.sent
+    }
 
 
 def _as_counts(counter: Mapping[str, int]) -> QueueCounts:

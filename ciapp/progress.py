@@ -1,0 +1,163 @@
+"""A commit's runs together: in one line, and as a bar while they go on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import click
+import msgspec
+
+from ciapp.errors import NoSuchRunError
+from ciapp.outlets.terminal import escape_line, format_duration
+from ciapp.outlets.text import LogLine
+from ciapp.results.database import Database
+from ciapp.results.history import LoggedCommit
+from ciapp.results.matrix import DEFAULT, needed_for, version_of
+from ciapp.results.order import DEFERRED
+from ciapp.results.overall import Overall, overall
+from ciapp.results.pushes import KnownRepository, seen_refs
+from ciapp.results.report import State
+from ciapp.results.runs import Run, find_runs
+from ciapp.results.workers import list_workers, served
+
+LOOK_EVERY_S = 0.1
+
+
+class Waits(msgspec.Struct, frozen=True, kw_only=True):
+    """Why runs wait."""
+
+    refs: Mapping[
+        str, str
+    ] = {}  #: the last seen values of the repository's refs: what deferred runs wait behind
+    unserved: frozenset[str] = frozenset()  #: environments that no worker takes
+
+
+NOTHING = Waits()
+
+
+def why_waiting(database: Database, repository: KnownRepository, runs: Iterable[Run]) -> Waits:
+    """What there is to say of these runs if they wait; mostly nothing."""
+    waiting = [run for run in runs if run.state is State.QUEUED]
+    versions = {run.environment for run in waiting if run.environment != DEFAULT}
+    return Waits(
+        refs=seen_refs(database, repository.id) if any(run.priority == DEFERRED for run in waiting) else {},
+        unserved=frozenset(versions - served(list_workers(database)) if versions else ()),
+    )
+
+
+def progress_text(run: Run, waits: Waits = NOTHING) -> str:
+    """Where an unfinished run is: "queued", "running 34/120, 1 failed"."""
+    if run.state is State.QUEUED:
+        words = "queued"
+        if run.environment in waits.unserved:
+            words = f"waits for a worker with {needed_for(run.environment)}"
+        elif run.priority == DEFERRED:
+            words = f"deferred behind {waits.refs.get(run.ref, '')[:12] or 'a newer push'}"
+        return f"{words}, after a lost attempt: {run.reason}" if run.reason else words
+    return _running(overall([run]))
+
+
+def progress_of_all(runs: Sequence[Run], waits: Waits = NOTHING) -> str:
+    """The same of a commit's runs: "3.10, 3.11 passed; 3.13 running 34/120"."""
+    if len(runs) == 1:
+        return progress_text(runs[0], waits)
+    return "; ".join(f"{names} {text}" for text, names in _grouped(runs, waits).items())
+
+
+def log_line(commit: LoggedCommit, waits: Waits = NOTHING) -> LogLine:
+    """A commit as one line of `ciapp log`."""
+    if commit.runs:
+        return runs_line(commit.runs, waits)
+    note = "purged" if commit.is_purged else "not tested"
+    return LogLine(commit=commit.commit, subject=commit.subject, note=note)
+
+
+def runs_line(runs: Sequence[Run], waits: Waits = NOTHING) -> LogLine:
+    """The runs of a commit, at least one, as one line."""
+    first, whole = runs[0], overall(runs)
+    if len(runs) > 1:
+        groups = _grouped(runs, waits)
+        # What all runs are is said by the line's status.
+        is_said = whole.status is not None and list(groups) == [whole.status.value]
+        notes = list(groups.values()) if is_said else [progress_of_all(runs, waits)]
+    else:
+        notes = [] if first.environment == DEFAULT else [first.environment]
+        if whole.status is None:
+            notes.append(progress_text(first, waits))
+        else:
+            notes += [f"attempt {first.attempt}"] if first.attempt > 1 else []
+            notes += [f"reused from {first.reused_from[:12]}"] if first.reused_from else []
+    return LogLine(
+        commit=first.commit,
+        state=whole.state,
+        status=whole.status,
+        counts=whole.counts,
+        duration_s=whole.duration_s,
+        subject=first.subject,
+        note=", ".join(notes),
+    )
+
+
+def watch_runs(
+    database: Database, repository: KnownRepository, runs: Sequence[Run], deadline: float | None = None
+) -> list[Run]:
+    """Show a commit's runs going on until all have finished, and return them as they are then.
+
+    Raises NoSuchRunError when the deadline (monotonic) passes first, or the runs are deleted.
+    """
+    runs, commit = list(runs), runs[0].commit
+    title = f"{repository.name} {commit[:12]}"
+    with click.progressbar(
+        length=1, label=title, file=sys.stderr, show_eta=False, item_show_func=lambda text: text
+    ) as bar:
+        while (whole := overall(runs)).status is None:
+            waits = why_waiting(database, repository, runs)
+            if deadline is not None and time.monotonic() > deadline:
+                progress = progress_of_all(runs, waits)
+                raise NoSuchRunError(f"commit {commit[:12]} of {repository.name} is still {progress}")
+            bar.length = max(whole.tests_known, 1)
+            bar.pos = min(whole.tests_done, bar.length)
+            bar.current_item = escape_line(_bar_text(runs, whole, waits))
+            bar.render_progress()
+            time.sleep(LOOK_EVERY_S)
+            watched = {run.id for run in runs}
+            runs = [run for run in find_runs(database, repository.name, [commit]) if run.id in watched]
+            if len(runs) < len(watched):
+                raise NoSuchRunError(f"a run of {title} is gone from the ledger; was it purged?")
+        bar.length = bar.pos = max(whole.tests_known, 1)
+        bar.current_item = f"{whole.status} in {format_duration(whole.duration_s or 0.0)}"
+        bar.render_progress()
+    return runs
+
+
+def _bar_text(runs: Sequence[Run], whole: Overall, waits: Waits) -> str:
+    if len(runs) == 1:
+        return progress_text(runs[0], waits)
+    finished = sum(run.state is State.FINISHED for run in runs)
+    words = [_running(whole), f"{finished} of {len(runs)} runs finished"]
+    unserved = [run.environment for run in runs if run.environment in waits.unserved]
+    words += [f"waits for a worker with {' and '.join(map(needed_for, unserved))}"] if unserved else []
+    return ", ".join(words)
+
+
+def _running(whole: Overall) -> str:
+    if not whole.tests_known:
+        return "running"
+    failed = f", {whole.tests_failed} failed" if whole.tests_failed else ""
+    return f"running {whole.tests_done}/{whole.tests_known}{failed}"
+
+
+def _grouped(runs: Sequence[Run], waits: Waits) -> dict[str, str]:
+    """What is to be said of runs → the names of those of which it is."""
+    groups: dict[str, list[str]] = {}
+    for run in runs:
+        text = _status_text(run) if run.status else progress_text(run, waits)
+        groups.setdefault(text, []).append(version_of(run.environment) or run.environment)
+    return {text: ", ".join(names) for text, names in groups.items()}
+
+
+def _status_text(run: Run) -> str:
+    assert run.status is not None
+    return run.status.value + (f" (reused from {run.reused_from[:12]})" if run.reused_from else "")
