@@ -133,6 +133,21 @@ class TestAuto(InstallCase):
         self.write(requirements_txt="six\n", tests__requirements_txt="pluggy\n", other_txt="click\n")
         self.decided(lines=("six", "pluggy"), why="installed: requirements.txt, tests/requirements.txt")
 
+    def test_what_is_not_read_is_said(self):
+        self.write(requirements_txt="six\n", uv_lock="")
+        self.assertEqual(
+            "installed: requirements.txt; uv.lock is not read, so versions may be others",
+            self.decide().explanation,
+        )
+        sources = '[tool.uv.sources]\nclick = { git = "https://example.org/click" }\n'
+        self.write(pyproject_toml=PROJECT + sources, poetry_lock="")
+        self.assertRegex(
+            self.decide().explanation,
+            "; uv.lock, poetry.lock are not read, so versions may be others"
+            "; tool.uv.sources in pyproject.toml is not read, so packages come from the index$",
+        )
+        self.assertNotIn("not read", self.decide(["six"]).explanation)
+
     def test_a_pyproject_that_is_none_is_refused(self):
         for text, sentence in (
             ("[project", r"^pyproject.toml:1: not valid TOML: .* \(the file ends there\)$"),

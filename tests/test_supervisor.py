@@ -347,7 +347,9 @@ class TestFlood(Project):
         findings = self.run_tests()
 
         self.assertLess(self.memory("VmHWM") - before, 32 << 20)
-        self.assertEqual({"test_1": "passed", "test_2": "failed", "test_3": "passed"}, self.outcomes(findings))
+        self.assertEqual(
+            {"test_1": "passed", "test_2": "failed", "test_3": "passed"}, self.outcomes(findings)
+        )
         self.assertEqual("end\n", findings.tests[2].stdout)
         self.assertIn("[499934464 bytes left out]", findings.tests[0].stdout)
         self.assertEqual((f"{2 * 499934464} bytes of output left out",), findings.warnings)

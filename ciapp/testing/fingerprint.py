@@ -38,7 +38,7 @@ from ciapp.testing.suite import Suite
 from ciapp.testing.uv import VENV
 
 FORMAT = 1
-CODE = Path(__file__).parent
+CODE = Path(__file__).parent.parent  #: whole: what makes a verdict of events stands in several rooms
 #: What package managers say is installed on a host.
 INSTALLED = (
     Path("/var/lib/dpkg/status"),
@@ -80,7 +80,7 @@ def take_fingerprint(run: Run, suite: Suite) -> str:
 
 @cache
 def _digest_of_code() -> str:
-    """Our own code that runs tests and judges them."""
+    """Our own code."""
     digest = hashlib.sha256()
     for file in sorted(CODE.rglob("*.py")):
         digest.update(str(file.relative_to(CODE)).encode() + b"\0" + file.read_bytes() + b"\0")

@@ -16,6 +16,7 @@ With "auto" the first of these that the commit has decides:
 from __future__ import annotations
 
 import configparser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ InstallSetting = bool | Literal["auto"] | list[str]
 
 TEST_NAMES = ("test", "tests")
 IF_DECLARED = " and its extra 'test' or 'tests', if it has one"
+LOCK_FILES = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "Pipfile.lock")
 REQUIREMENTS_FILES = (
     "requirements.txt",
     "requirements-test.txt",
@@ -60,7 +62,22 @@ def decide_installation(checkout: Path, install: InstallSetting) -> Installation
             requirements=read_arguments(checkout, install),
             explanation=f"installed: {' '.join(install)}, as install says",
         )
-    return _from_pyproject(checkout) or _from_setup(checkout) or _from_requirements(checkout)
+    found = _from_pyproject(checkout) or _from_setup(checkout) or _from_requirements(checkout)
+    if found.requirements is None:
+        return found
+    told = "; ".join((found.explanation, *_unread(checkout)))
+    return msgspec.structs.replace(found, explanation=told)
+
+
+def _unread(checkout: Path) -> Iterator[str]:
+    """What a commit says of its dependencies besides, and that is not taken into account."""
+    locks = [name for name in LOCK_FILES if (checkout / name).is_file()]
+    if locks:
+        yield f"{', '.join(locks)} {'are' if len(locks) > 1 else 'is'} not read, so versions may be others"
+    if (checkout / PYPROJECT).is_file():
+        text = read_file(checkout, PYPROJECT, PYPROJECT)
+        if read_pyproject(PYPROJECT, text).has_sources:
+            yield f"tool.uv.sources in {PYPROJECT} is not read, so packages come from the index"
 
 
 def _from_pyproject(checkout: Path) -> Installation | None:

@@ -42,6 +42,7 @@ class PyProject(msgspec.Struct, frozen=True, kw_only=True):
     dynamic: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    has_sources: bool = False  #: whether uv alone would know where some of its dependencies come from
     build: Build = Build()
 
 
@@ -69,6 +70,7 @@ def read_pyproject(name: str, text: bytes) -> PyProject:
         dynamic=tuple(_strings(project.get("dynamic", []), name, "project.dynamic")),
         extras=tuple(map(normalize, _table(project, name, "optional-dependencies"))),
         groups=tuple(map(normalize, _table(document, name, "dependency-groups"))),
+        has_sources=bool(uv.get("sources")),
         build=build,
     )
 
