@@ -21,6 +21,7 @@ from ciapp.results.matrix import DEFAULT
 from ciapp.settings import Settings, load_settings
 
 QUEUE = "ciapp"
+ANSWER_WITHIN_S = 5  #: a broker that takes longer is away; a message that it took all the same does no harm
 DELIVERY_LIMIT = (
     20  #: a quorum queue drops a message that ended so many workers; the ledger knows long before
 )
@@ -37,6 +38,10 @@ def broker_options(settings: Settings) -> dict[str, Any]:
             "visibility_timeout": 2 * longest_s,
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
+            # By default it waits for ever for a Redis that is there and does not answer, or is cut off.
+            "socket_timeout": ANSWER_WITHIN_S,
+            "socket_connect_timeout": ANSWER_WITHIN_S,
+            "socket_keepalive": True,
         }
     # A publisher that does not wait for RabbitMQ's answer does not learn that a message was lost.
     return {"confirm_publish": True}

@@ -7,11 +7,13 @@ Out: the attempt's report as plain JSON types, which the result backend stores.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from kombu.exceptions import OperationalError
+from kombu.pools import producers
 
-from ciapp.celery import app, run_queue, settings
+from ciapp.celery import ANSWER_WITHIN_S, app, run_queue, settings
 from ciapp.errors import BrokerError, CiError
 from ciapp.results.matrix import needed_for
 from ciapp.results.report import to_json_types
@@ -34,20 +36,41 @@ def run_commit(self: Any, run_id: int, attempt: int) -> dict[str, Any] | None:
 def send_runs(runs: Sequence[Run]) -> None:
     """Send a message for the next attempt of each run. Raises BrokerError when the broker refuses."""
     try:
-        with app.producer_pool.acquire(block=True) as producer:
-            for run in runs:
-                run_commit.apply_async(
-                    args=(run.id, run.attempt + 1),
-                    task_id=task_id(run, run.attempt + 1),
-                    argsrepr=_for_people(run),
-                    queue=run_queue(settings, run.environment),
-                    producer=producer,
-                    retry=False,
-                )
+        with _senders().acquire(block=True) as producer:
+            try:
+                for run in runs:
+                    _send(run, producer)
+            except _broker_errors():
+                # Closed in good order, it would wait for each of RabbitMQ's answers to that.
+                producer.connection.collect()
+                raise
     except _broker_errors() as error:
         raise BrokerError(
             f"broker {app.connection().as_uri()} does not take messages: {error}; see `ciapp doctor`"
         ) from error
+
+
+def _send(run: Run, producer: Any) -> None:
+    number = run.attempt + 1
+    run_commit.apply_async(
+        args=(run.id, number),
+        task_id=task_id(run, number),
+        argsrepr=_for_people(run),
+        queue=run_queue(settings, run.environment),
+        producer=producer,
+        retry=False,
+    )
+
+
+@cache
+def _senders() -> Any:
+    """Producers on connections that wait for each answer for a while only.
+
+    RabbitMQ may be there and not answer: it is out of memory, stopped, or cut off. A worker's connection
+    waits for messages instead, and must not be bounded so.
+    """
+    bounds = {"read_timeout": ANSWER_WITHIN_S, "write_timeout": ANSWER_WITHIN_S, "max_retries": 0}
+    return producers[app.connection_for_write(transport_options=bounds)]
 
 
 def _for_people(run: Run) -> str:

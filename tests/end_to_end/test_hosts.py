@@ -5,7 +5,6 @@ The hosts are state folders and names of their own on this machine; the reposito
 
 from __future__ import annotations
 
-import subprocess
 import unittest
 
 from ciapp.results.report import Status
@@ -23,10 +22,7 @@ class Hosts:
         ci.start("dispatcher")
         daemon = ["git", "daemon", f"--base-path={ci.folder}", "--export-all", f"--port={port}"]
         daemon += ["--listen=127.0.0.1", "--reuseaddr"]
-        with (ci.folder / "daemon.log").open("ab") as log:
-            ci.processes.append(
-                subprocess.Popen(daemon, env=ci.environment, stdout=log, stderr=log, start_new_session=True)
-            )
+        ci.start_program(*daemon, log="daemon")
         eventually(lambda: listens(port), "git daemon listens")
         text = ci.config.read_text().replace('"git-host"', '"worker-host"')
         text = text.replace(str(ci.folder / "state"), str(ci.folder / "worker-state"))

@@ -25,6 +25,7 @@ from ciapp.results.report import Report, State
 from ciapp.results.runs import Run, find_runs
 from ciapp.results.store import report_on
 from tests.support.ledgers import fresh_postgresql_url
+from tests.support.network import Host
 from tests.support.servers import PrivateRedis, standard_rabbitmq_url
 from tests.support.services import need
 
@@ -49,7 +50,16 @@ def eventually(look: Callable[[], Found], what: str, deadline_s: float = DEADLIN
 class Installation:
     """One ciapp; everything it started is gone after the test."""
 
-    def __init__(self, test: unittest.TestCase, *settings: str, broker: str = "", database: str = "") -> None:
+    def __init__(
+        self,
+        test: unittest.TestCase,
+        *settings: str,
+        broker: str = "",
+        database: str = "",
+        host: Host | None = None,
+    ) -> None:
+        """`host` is where its commands run, in a network of the test's own; else this machine."""
+        self._prefix = host.prefix if host else ()
         self.folder = Path(tempfile.mkdtemp(prefix="ciapp-test-"))
         self.folder.chmod(0o711)
         self.is_kept = False  #: whether the folder stays when all else goes
@@ -86,7 +96,7 @@ class Installation:
     def ciapp(self, *words: str, code: int | None = 0) -> str:
         """What `ciapp WORDS` prints, both streams; its exit code is checked."""
         done = subprocess.run(
-            [sys.executable, "-m", "ciapp.cli", *words],
+            [*self._prefix, sys.executable, "-m", "ciapp.cli", *words],
             env=self.environment,
             cwd=self.folder,
             capture_output=True,
@@ -98,11 +108,18 @@ class Installation:
             raise AssertionError(f"ciapp {' '.join(words)} ended with {done.returncode}, not {code}:\n{said}")
         return said
 
-    def start(self, *words: str, log: str = "", **variables: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, *words: str, log: str = "", host: Host | None = None, **variables: str
+    ) -> subprocess.Popen[bytes]:
         """Start `ciapp WORDS` in a session of its own, with variables more; its output goes to a file."""
-        with (self.folder / f"{log or words[0]}.log").open("ab") as out:
+        command = (*(host.prefix if host else self._prefix), sys.executable, "-m", "ciapp.cli", *words)
+        return self.start_program(*command, log=log or words[0], **variables)
+
+    def start_program(self, *command: str, log: str, **variables: str) -> subprocess.Popen[bytes]:
+        """Start any program in a session of its own; its output goes to a file."""
+        with (self.folder / f"{log}.log").open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ciapp.cli", *words],
+                command,
                 env=self.environment | variables,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -121,7 +138,7 @@ class Installation:
     def git(self, *words: str, cwd: Path | None = None) -> str:
         """What a git command prints, both streams."""
         done = subprocess.run(
-            ["git", *words],
+            [*self._prefix, "git", *words],
             env=self.environment,
             cwd=cwd or self.folder,
             capture_output=True,

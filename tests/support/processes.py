@@ -1,4 +1,4 @@
-"""Processes of a test's own as /proc tells of them: found by a word of their command line, stopped, told."""
+"""Processes of a test's own: found by a word of their command line, stopped, held and let go."""
 
 from __future__ import annotations
 

@@ -12,12 +12,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.support.network import Host
 from tests.support.services import need
 
 RABBITMQ_HOME = Path("/usr/lib/rabbitmq/bin")
@@ -55,7 +58,10 @@ class PrivateServer:
     user = ""  #: who runs it, when we are root and it will not be root's
     stop_signal = signal.SIGTERM
 
-    def __init__(self, test: unittest.TestCase) -> None:
+    def __init__(self, test: unittest.TestCase, host: Host | None = None) -> None:
+        """`host` is where it runs, in a network of the test's own; else this machine."""
+        self._host = host
+        self.address = host.address if host else "127.0.0.1"
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix=f"ciapp-{self.name}-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,7 +84,11 @@ class PrivateServer:
 
     def is_ready(self) -> bool:
         """Whether it answers."""
-        return listens(self.port)
+        if self._host is None:
+            return listens(self.port)
+        ask = f"import socket; socket.create_connection(({self.address!r}, {self.port}), 1)"
+        command = [*self._host.prefix, sys.executable, "-c", ask]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -99,6 +109,16 @@ class PrivateServer:
             self._process.wait()
             self._process = None
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """A block during which all its processes are stopped: it takes connections and never answers."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def stop(self) -> None:
         """Stop it in order."""
         if self._process is not None:
@@ -114,10 +134,9 @@ class PrivateServer:
     def run(self, *command: str) -> str:
         """What a command prints that runs as the server's user. Raises CalledProcessError."""
         return subprocess.run(
-            command,
+            [*self._prefix(), *command],
             cwd=self.folder,
             env=os.environ | self.environment(),
-            user=self._user() or None,
             check=True,
             capture_output=True,
             text=True,
@@ -125,15 +144,23 @@ class PrivateServer:
 
     def _popen(self, command: list[str], log: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            command,
+            [*self._prefix(), *command],
             cwd=self.folder,
             env=os.environ | self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            user=self._user() or None,
             start_new_session=True,
         )
+
+    def _prefix(self) -> list[str]:
+        """What runs a command on the server's host, under its user."""
+        who = (
+            ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
+            if (user := self._user())
+            else []
+        )
+        return [*(self._host.prefix if self._host else ()), *who]
 
     def _user(self) -> str:
         return self.user if os.geteuid() == 0 else ""
@@ -153,14 +180,14 @@ class PrivateRedis(PrivateServer):
             need("Redis", "redis-server is not installed")
 
     def command(self) -> list[str]:
-        options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": ""}
-        options |= {"appendonly": "yes", "appendfsync": "always"}
+        options = {"port": str(self.port), "bind": self.address, "dir": str(self.folder), "save": ""}
+        options |= {"appendonly": "yes", "appendfsync": "always", "protected-mode": "no"}
         return ["redis-server", *(word for name, value in options.items() for word in (f"--{name}", value))]
 
     @property
     def url(self) -> str:
         """As a broker."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
 
 
 class PrivateRabbitMQ(PrivateServer):
@@ -178,7 +205,9 @@ class PrivateRabbitMQ(PrivateServer):
             need("RabbitMQ", "rabbitmq-server is not installed")
         self._distribution_port = free_port()
         (self.folder / "enabled_plugins").write_text("[].\n")
-        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.local = 127.0.0.1:{self.port}\n")
+        (self.folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.local = {self.address}:{self.port}\nloopback_users = none\n"
+        )
         (self.folder / "environment").write_text("")
 
     def command(self) -> list[str]:
@@ -201,7 +230,7 @@ class PrivateRabbitMQ(PrivateServer):
     def is_ready(self) -> bool:
         # It listens before it has read its queues back; its log tells when it takes connections.
         log = self.folder / "server.log"
-        return listens(self.port) and log.read_text(errors="replace").count("completed with") > self._starts
+        return super().is_ready() and log.read_text(errors="replace").count("completed with") > self._starts
 
     def start(self) -> None:
         log = self.folder / "server.log"
@@ -211,7 +240,7 @@ class PrivateRabbitMQ(PrivateServer):
     @property
     def url(self) -> str:
         """As a broker."""
-        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        return f"amqp://guest:guest@{self.address}:{self.port}//"
 
 
 class PrivatePostgreSQL(PrivateServer):
@@ -233,16 +262,23 @@ class PrivatePostgreSQL(PrivateServer):
             if os.geteuid() == 0:
                 need("PostgreSQL", "it does not run as root, and there is no user postgres")
         self.run(str(self._bin / "initdb"), "-D", "data", "-A", "trust", "-U", "postgres", "-E", "UTF8")
+        with (self.folder / "data" / "pg_hba.conf").open("a") as access:
+            access.write("host all all 10.0.0.0/8 trust\n")
 
     def command(self) -> list[str]:
-        options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}"]
+        options = ["-c", f"listen_addresses={self.address}", "-c", f"unix_socket_directories={self.folder}"]
         return [str(self._bin / "postgres"), "-D", "data", "-p", str(self.port), *options]
 
     def is_ready(self) -> bool:
-        ready = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        ready = [str(self._bin / "pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
         return subprocess.run(ready, check=False).returncode == 0
 
     @property
     def url(self) -> str:
         """As a database."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        return f"postgresql://postgres@{self.address}:{self.port}/postgres"
+
+    @property
+    def local_url(self) -> str:
+        """As a database of this machine's, whatever network the server is on."""
+        return f"postgresql+psycopg://postgres@/postgres?host={self.folder}&port={self.port}"
