@@ -17,8 +17,9 @@ from ciapp.errors import InstallError, ProjectError, StaleAttemptError
 from ciapp.settings import InstallSettings, Settings
 from ciapp.testing import uv
 from ciapp.testing.checkout import Checkout
-from ciapp.testing.environment import default_python
+from ciapp.testing.environment import Interpreter, default_python
 from ciapp.testing.install import InstallSetting
+from ciapp.testing.interpreters import find_interpreters
 from ciapp.testing.preparation import Environment, prepare_environment
 from ciapp.testing.program import run_program
 from tests.support.package_index import PackageIndex, project_files, wheel
@@ -53,7 +54,12 @@ class PreparationCase(unittest.TestCase):
 
     @contextmanager
     def prepared(
-        self, files: Mapping[str, str], install: InstallSetting = "auto", *, stop: bool = False
+        self,
+        files: Mapping[str, str],
+        install: InstallSetting = "auto",
+        *,
+        stop: bool = False,
+        interpreter: Interpreter | None = None,
     ) -> Iterator[Environment]:
         checkout, tree = self.commit(files)
         self.checkout = checkout
@@ -63,7 +69,7 @@ class PreparationCase(unittest.TestCase):
             install,
             self.settings,
             tree=tree,
-            interpreter=default_python(),
+            interpreter=interpreter or default_python(),
             should_stop=lambda: stop,
         ) as environment:
             yield environment
@@ -98,6 +104,21 @@ class TestRequirements(PreparationCase):
             self.assertEqual(
                 "nothing is installed: the commit declares no dependencies", environment.explanation
             )
+
+    def test_each_python_has_an_environment_of_its_own(self):
+        files = {"requirements.txt": "alpha\n"}
+        found = set()
+        pythons = find_interpreters(self.settings).interpreters
+        for version in list(pythons)[-2:]:
+            for _ in range(2):
+                with self.prepared(files, interpreter=pythons[version]) as environment:
+                    said = self.evaluate(environment, "importlib.import_module('platform').python_version()")
+                    self.assertEqual(pythons[version].version, said)
+                    self.assertEqual(
+                        "1.0", self.evaluate(environment, "importlib.import_module('alpha').VERSION")
+                    )
+                    found.add(environment.python)
+        self.assertEqual(min(2, len(pythons)), len(found))
 
     def test_what_files_name_is_installed_and_found_again(self):
         files = {"requirements.txt": "alpha\n"}

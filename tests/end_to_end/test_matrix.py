@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import unittest
+import urllib.request
 
 from ciapp.results.report import State, Status
 from ciapp.results.runs import Run
+from ciapp.results.store import report_on
+from ciapp.results.workers import list_workers
 from ciapp.testing.interpreters import minor_version
-from tests.support.installation import Embedded, Installation, RabbitmqPostgresql, eventually
-from tests.support.samples import Python, find_pythons
+from tests.support.installation import PASSING, Embedded, Installation, RabbitmqPostgresql, eventually
+from tests.support.samples import find_pythons
+from tests.support.servers import free_port
 from tests.support.services import need
 
-TELLS_ITS_PYTHON = """
+FAILS_UNDER = """
 import sys
 import unittest
 
 
 class TestA(unittest.TestCase):
     def test_a(self):
-        self.assertNotIn(f"{sys.version_info[0]}.{sys.version_info[1]}", BROKEN)
+        self.assertNotEqual("VERSION", f"{sys.version_info[0]}.{sys.version_info[1]}")
 """
-
-
-def two_pythons() -> tuple[Python, Python]:
-    """The newest two of this machine, the older one first."""
-    found = find_pythons()
-    if len(found) < 2:
-        need("a second Python", "this machine has one alone")
-    return found[-2], found[-1]
 
 
 class Matrix:
@@ -37,40 +35,127 @@ class Matrix:
     def install(self, *settings: str) -> Installation:
         raise NotImplementedError
 
-    def project(self, *versions: str, broken: tuple[str, ...] = ()) -> dict[str, str]:
-        return {
-            ".ciapp.toml": f"python = {json.dumps(versions)}\n",
-            "tests/test_a.py": TELLS_ITS_PYTHON.replace("BROKEN", repr(list(broken))),
-        }
+    def setUp(self) -> None:
+        found = find_pythons()
+        if len(found) < 2:
+            need("a second Python", "this machine has one alone")
+        self.old, self.new = found[-2], found[-1]
+        self.versions = [minor_version(self.old.version), minor_version(self.new.version)]
 
-    def finished(self, ci: Installation, commit: str, number: int) -> dict[str, Run]:
-        """The runs of a commit by environment, once so many have finished."""
+    def project(self, *versions: str) -> dict[str, str]:
+        """A project that fails under the newer Python."""
+        tests = FAILS_UNDER.replace("VERSION", self.versions[1])
+        return {".ciapp.toml": f"python = {json.dumps(versions)}\n", "tests/test_a.py": tests}
 
-        def look() -> list[Run] | None:
-            runs = [run for run in ci.runs(commit) if run.state is State.FINISHED]
-            return runs if len(runs) == number else None
+    def finished(self, ci: Installation, commit: str, *environments: str) -> list[Run]:
+        """The runs of a commit in these environments, once they have finished."""
+
+        def look() -> list[Run]:
+            runs = {run.environment: run for run in ci.runs(commit) if run.state is State.FINISHED}
+            return (
+                [runs[environment] for environment in environments]
+                if runs.keys() >= set(environments)
+                else []
+            )
 
         try:
-            return {run.environment: run for run in eventually(look, f"{number} runs of {commit} finish")}
+            return eventually(look, f"the runs of {commit} finish")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{ci.logs()}") from None
 
-    def test_a_commit_has_a_run_under_each_of_its_pythons(self):
-        old, new = two_pythons()
-        versions = [minor_version(old.version), minor_version(new.version)]
-        ci = self.install(f'pythons = ["{old.path}", "{new.path}"]')
+    def start_worker(self, ci: Installation, name: str, *pythons: str) -> None:
+        """A worker that offers these Pythons alone."""
+        config = ci.folder / f"{name}.toml"
+        config.write_text(f"pythons = {json.dumps(pythons)}\n{ci.config.read_text()}")
+        ci.start("--config", str(config), "worker", f"--hostname={name}@%h", "--concurrency=1", log=name)
+
+    def test_a_commit_has_a_run_under_each_of_its_pythons_and_is_what_they_come_to(self):
+        ci = self.install(f'pythons = ["{self.old.path}", "{self.new.path}"]')
         clone = ci.make_repository()
         ci.start_all(slots=2)
-        commit = ci.push_commit(clone, self.project(*versions, broken=(versions[1],)))
+        commit = ci.push_commit(clone, self.project(*self.versions))
 
-        runs = self.finished(ci, commit, 2)
-        self.assertEqual({f"python{version}" for version in versions}, set(runs))
-        passed, failed = (runs[f"python{version}"] for version in versions)
-        self.assertEqual((Status.PASSED, Status.FAILED), (passed.status, failed.status))
+        said = ci.ciapp("wait", "team", code=1)
+        self.assertIn(f"[{self.versions[0]} passed; {self.versions[1]} failed]", said)
+        environments = [f"python{version}" for version in self.versions]
+        runs = self.finished(ci, commit, *environments)
+        self.assertEqual([Status.PASSED, Status.FAILED], [run.status for run in runs])
+        reports = [report_on(ci.database, run) for run in runs]
+        self.assertEqual([self.old.version, self.new.version], [report.python for report in reports])
+        self.assertIn(f"Python {self.new.version}", ci.ciapp("report", "team", code=1))
+        ci.ciapp("report", "team", "--python", self.versions[0], code=0)
+        [worker] = list_workers(ci.database)
+        self.assertEqual(("default", *environments), worker.environments)
+        found = self.results(ci, [run.task_id for run in runs])
+        self.assertEqual([["SUCCESS", environment] for environment in environments], found)
+
+    def results(self, ci: Installation, task_ids: list[str]) -> list[object]:
+        """State and environment of each task, as any program gets them."""
+        script = (
+            "import json, sys; from ciapp.celery import app\n"
+            "found = [app.AsyncResult(one) for one in sys.argv[1:]]\n"
+            "print(json.dumps([[one.state, one.get(timeout=9)['environment']] for one in found]))"
+        )
+        command = [sys.executable, "-c", script, *task_ids]
+        done = subprocess.run(command, env=ci.environment, capture_output=True, check=True, timeout=60)
+        return list(json.loads(done.stdout))
+
+    def test_a_version_that_no_worker_has_waits_until_one_comes_and_keeps_nobody_waiting(self):
+        ci = self.install()
+        clone = ci.make_repository()
+        ci.start("dispatcher")
+        self.start_worker(ci, "first", str(self.old.path))
+        old, new = (f"python{version}" for version in self.versions)
+        waiting = [ci.commit(clone, self.project(*self.versions) | {"n": str(n)}) for n in range(6)]
+        ci.push(clone)
+        for commit in waiting:
+            [passed] = self.finished(ci, commit, old)
+            self.assertEqual(Status.PASSED, passed.status)
+        other = ci.push_commit(clone, {".ciapp.toml": "", "tests/test_a.py": PASSING})
+        self.assertEqual(Status.PASSED, ci.report(other).status)
+
+        waits = f"waits for a worker with Python {self.versions[1]}"
+        self.assertIn(f"{self.versions[0]} passed; {self.versions[1]} {waits}", ci.ciapp("log", "team"))
+        self.assertIn(f"6 of them for Python {self.versions[1]}, which no worker has", ci.ciapp("status"))
+        self.assertIn(f"6 runs wait for Python {self.versions[1]}, which no worker has", ci.ciapp("doctor"))
+        self.assertIn(waits, ci.ciapp("wait", "team", waiting[-1], "--timeout=0.1", code=4))
+        self.assertEqual({"queued"}, {run.state.value for run in self.runs_in(ci, waiting, new)})
+
+        self.start_worker(ci, "second", str(self.new.path))
+        for commit in waiting:
+            [failed] = self.finished(ci, commit, new)
+            self.assertEqual((Status.FAILED, 1), (failed.status, failed.attempt))
+            self.assertTrue(failed.worker.startswith("second@"))
+
+    def runs_in(self, ci: Installation, commits: list[str], environment: str) -> list[Run]:
+        return [run for commit in commits for run in ci.runs(commit) if run.environment == environment]
 
 
 class TestEmbedded(Embedded, Matrix, unittest.TestCase):
-    pass
+    def test_flower_says_for_what_a_run_waits_that_no_worker_takes(self):
+        ci = self.install("pythons = []")
+        clone = ci.make_repository()
+        port = free_port()
+        ci.start_all()
+        ci.start("monitor", f"--port={port}")
+        base = f"http://127.0.0.1:{port}"
+        eventually(lambda: self.page(f"{base}/tasks"), "Flower answers")
+        first = ci.push_commit(clone, {"tests/test_a.py": PASSING})
+        self.assertEqual(Status.PASSED, ci.report(first).status)
+        commit = ci.push_commit(clone, self.project(self.versions[1]))
+        [run] = eventually(lambda: [run for run in ci.runs(commit) if run.sent_token], "the message is sent")
+        page = f"{base}/task/team:{commit[:12]}:{run.id}:1"
+        shown = eventually(lambda: self.page(page), "Flower knows the task")
+        self.assertIn(f"team {commit[:12]}, Python {self.versions[1]}", shown)
+        self.assertIn(f"ciapp.python{self.versions[1]}", shown)
+
+    def page(self, url: str) -> str:
+        """What a page says; empty while there is none."""
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
 
 
 class TestRabbitmqPostgresql(RabbitmqPostgresql, Matrix, unittest.TestCase):

@@ -1,0 +1,80 @@
+"""Which queues a worker consumes, and what it announces, by its Pythons and its options."""
+
+from __future__ import annotations
+
+import os
+import unittest
+from types import SimpleNamespace
+from unittest import mock
+
+from ciapp.settings import Settings
+from ciapp.testing.interpreters import find_interpreters, minor_version
+from tests.support.git_repositories import new_folder
+from tests.support.samples import find_pythons
+
+with mock.patch.dict(os.environ):
+    # Settings are read when these are imported, from whatever this machine has.
+    for name in [name for name in os.environ if name.startswith("CIAPP_")]:
+        del os.environ[name]
+    from ciapp import worker
+    from ciapp.celery import make_app
+
+
+class TestQueues(unittest.TestCase):
+    def setUp(self) -> None:
+        pythons = find_pythons()[-2:]
+        self.versions = [minor_version(python.version) for python in pythons]
+        self.ours = [f"ciapp.python{version}" for version in self.versions]
+        state = str(new_folder(self))
+        self.settings = Settings(state_dir=state, pythons=[str(python.path) for python in pythons])
+        patch = mock.patch.object(worker, "settings", self.settings)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def consumed(self, include: str = "", exclude: str = "", settings: Settings | None = None) -> list[str]:
+        """The queues of a worker that was given -Q and -X."""
+        app = make_app(settings or self.settings)
+        app.amqp.queues.select(include.split(",") if include else None)
+        app.amqp.queues.deselect(exclude.split(",") if exclude else None)
+        worker.choose_queues(instance=SimpleNamespace(app=app))
+        self.queues = app.amqp.queues.consume_from
+        return list(self.queues)
+
+    def test_a_worker_consumes_the_default_queue_and_one_for_each_of_its_pythons(self) -> None:
+        self.assertEqual(["ciapp", *self.ours], self.consumed())
+        self.assertEqual(set(self.versions), set(find_interpreters(self.settings).interpreters))
+
+    def test_of_the_queues_that_are_named_it_consumes_those_that_it_can_serve(self) -> None:
+        self.assertEqual(self.ours[1:], self.consumed(self.ours[1]))
+        with self.assertLogs("ciapp", "ERROR") as logged:
+            self.assertEqual(self.ours[:1], self.consumed(f"{self.ours[0]},ciapp.python3.99"))
+        self.assertEqual(["ciapp.python3.99"], logged.records[0].queues)
+
+    def test_a_queue_that_is_excluded_is_not_consumed(self) -> None:
+        self.assertEqual(self.ours, self.consumed(exclude="ciapp"))
+
+    def test_on_rabbitmq_each_is_a_quorum_queue_however_it_was_named(self) -> None:
+        settings = Settings(broker_url="amqp://nowhere", pythons=self.settings.pythons)
+        with mock.patch.object(worker, "settings", settings):
+            for include in ("", self.ours[0]):
+                self.consumed(include, settings=settings)
+                self.assertIn(self.ours[0], self.queues)
+                for queue in self.queues.values():
+                    self.assertEqual("quorum", queue.queue_arguments["x-queue-type"])
+
+    def test_what_is_consumed_is_announced(self) -> None:
+        for include, environments in (
+            ("", ("default", *(f"python{version}" for version in self.versions))),
+            (self.ours[1], (f"python{self.versions[1]}",)),
+        ):
+            self.consumed(include)
+            app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=self.queues)))
+            sender = SimpleNamespace(app=app, hostname="w@here", controller=SimpleNamespace(concurrency=2))
+            with mock.patch.object(worker, "Attendance") as attendance:
+                worker.begin_attendance(sender)
+            worker._attendance.clear()
+            attendance.assert_called_once_with("w@here", 2, environments)
+
+
+if __name__ == "__main__":
+    unittest.main()
