@@ -9,11 +9,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import tarfile
 import tempfile
 import unittest
 from pathlib import Path
+
+import pytest
 
 from ciapp.results.report import Findings, Outcome, Status
 from ciapp.settings import Settings
@@ -26,7 +26,7 @@ from ciapp.testing.uv import uv_program
 from tests.support.installation import PASSING, Embedded
 from tests.support.package_index import PackageIndex, wheel
 from tests.support.sandboxes import Place
-from tests.support.services import need
+from tests.support.source_distributions import unpack_source
 
 SUMMARY = re.compile(r"^Ran (\d+) tests? in .*?\n\n(?:OK|FAILED)(?: \((.*)\))?", re.MULTILINE)
 TOLD = {
@@ -71,25 +71,44 @@ class TestRealProjects(unittest.TestCase):
         explanation = self.counts_are_equal("python-slugify==9.2.0")
         self.assertRegex(explanation, "^installed: the project, as pyproject.toml has it")
 
+    def test_a_c_extension_with_dependencies(self):
+        # Its extra `test` is all of zope; its tests need what it requires.
+        explanation = self.counts_are_equal(
+            "zope.proxy==7.3", install=["-e", "."], start="src/zope/proxy/tests", top="src"
+        )
+        self.assertIn("made anew for each tree", explanation)
+
+    @pytest.mark.slow
     def test_setuptools_with_setup_py(self):
         self.counts_are_equal("hyperlink==21.0.0", start="src/hyperlink/test", top="src")
 
+    @pytest.mark.slow
     def test_hatchling(self):
-        folder = "tests/test_extensions"
         self.counts_are_equal(
-            "pymdown-extensions==13.1", extra="pygments", start=folder, pattern="test_[bc]*.py"
+            "pymdown-extensions==13.1",
+            install=["-e", ".", "pygments"],
+            start="tests/test_extensions",
+            pattern="test_[bc]*.py",
         )
 
+    @pytest.mark.slow
     def test_flit(self):
         self.counts_are_equal("trailrunner==1.4.0", start="trailrunner/tests", pattern="*.py", top=".")
 
+    @pytest.mark.slow
     def test_poetry_core(self):
+        self.counts_are_equal("py-serializable==2.2.0", install=["-e", ".", "xmldiff"])
+
+    @pytest.mark.slow
+    def test_poetry_core_without_dependencies(self):
         self.counts_are_equal("mnemonic==0.21", top="tests")
 
+    @pytest.mark.slow
     def test_flit_without_dependencies(self):
         self.counts_are_equal("pathspec==1.1.1")
 
-    def test_a_c_extension(self):
+    @pytest.mark.slow
+    def test_a_c_extension_without_dependencies(self):
         explanation = self.counts_are_equal("simplejson==4.3.0", start="simplejson/tests", top=".")
         self.assertIn("made anew for each tree", explanation)
 
@@ -97,38 +116,20 @@ class TestRealProjects(unittest.TestCase):
         self,
         project: str,
         *,
+        install: list[str] | str = "auto",
         start: str = "tests",
         pattern: str = "test*.py",
         top: str = ".",
-        extra: str = "",
     ) -> str:
-        source = self.download(project)
+        source = unpack_source(project, self.folder / project)
         origin = self.place.origin
         shutil.copytree(source, origin.path, dirs_exist_ok=True, symlinks=True)
-        install: list[str] | str = ["-e", ".", extra] if extra else "auto"
         found, explanation = self.run_in_ci(origin.commit(project), install, start, pattern, top)
-        by_hand = self.run_by_hand(source, extra, start, pattern, top)
+        by_hand = self.run_by_hand(source, install, start, pattern, top)
 
         self.assertGreater(by_hand["run"], 5)
         self.assertEqual(by_hand, as_unittest_counts(found), found.output)
         return explanation
-
-    def download(self, project: str) -> Path:
-        """The unpacked source distribution of a project; skips where the registry cannot be reached."""
-        into = Path(tempfile.mkdtemp(dir=self.folder))
-        name = project.partition("==")[0]
-        words = ["download", "--quiet", "--no-deps", f"--no-binary={name}", "--dest", str(into), project]
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", *words], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            need("the package registry", done.stderr[-300:])
-        [archive] = into.glob("*.tar.gz")
-        with tarfile.open(archive) as packed:
-            packed.extractall(into, filter="data")
-        archive.unlink()
-        [unpacked] = into.iterdir()
-        return unpacked
 
     def run_in_ci(
         self, commit: str, install: list[str] | str, start: str, pattern: str, top: str
@@ -160,14 +161,17 @@ class TestRealProjects(unittest.TestCase):
             found = run_suite(plan, sandbox, on_progress=lambda _: None, should_stop=lambda: False)
             return found, environment.explanation
 
-    def run_by_hand(self, source: Path, extra: str, start: str, pattern: str, top: str) -> dict[str, int]:
+    def run_by_hand(
+        self, source: Path, install: list[str] | str, start: str, pattern: str, top: str
+    ) -> dict[str, int]:
         """What unittest's own last lines say: tests run, failures, errors, skipped."""
         venv = source.parent / "venv"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         python = str(venv / "bin" / "python")
+        wanted = install if isinstance(install, list) else ["-e", "."]
         for words in (
             [str(uv_program()), "venv", "--quiet", "--python", str(default_python().python), str(venv)],
-            [str(uv_program()), "pip", "install", "--quiet", "--python", python, "-e", ".", *extra.split()],
+            [str(uv_program()), "pip", "install", "--quiet", "--python", python, *wanted],
         ):
             subprocess.run(words, cwd=source, env=environ | {"VIRTUAL_ENV": str(venv)}, check=True)
         words = [python, "-m", "unittest", "discover", "-s", start, "-p", pattern, "-t", top]

@@ -9,8 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import tarfile
 import unittest
 from pathlib import Path
 
@@ -18,23 +16,10 @@ from ciapp.results.report import Outcome, Report, Status
 from ciapp.testing.environment import default_python
 from tests.support.installation import CODE, Embedded
 from tests.support.services import need
+from tests.support.source_distributions import unpack_source
 
 SUMMARY = re.compile(rb"^Ran (\d+) tests? in .*?\n\n(OK|FAILED)(?: \((.*)\))?", re.MULTILINE)
 AS_ERRORS = (Outcome.ERRORED, Outcome.LOAD_ERROR)
-
-
-def download(project: str, folder: Path) -> Path:
-    """The unpacked source distribution of a project, from the package registry; skips without one."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
-    done = subprocess.run([*command, "--dest", str(folder), project], capture_output=True, check=False)
-    if done.returncode:
-        need("the package registry", done.stderr.decode()[-300:])
-    [archive] = folder.glob("*.tar.gz")
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
-    archive.unlink()
-    [unpacked] = folder.iterdir()
-    return unpacked
 
 
 def run_by_hand(folder: Path, words: tuple[str, ...]) -> dict[str, int]:
@@ -71,8 +56,7 @@ class TestRealProjects(Embedded, unittest.TestCase):
     def assert_counted_as_by_hand(self, project: str, *words: str) -> None:
         ci = self.install("[repository.team.project]", "install = false")
         clone = ci.make_repository()
-        (ci.folder / "download").mkdir()
-        source = download(project, ci.folder / "download")
+        source = unpack_source(project, ci.folder / "download")
         shutil.copytree(source, clone, dirs_exist_ok=True, symlinks=True)
         commit = ci.commit(clone, {}, project)
         ci.start_all()
