@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ from ciapp.errors import CheckoutError
 from ciapp.testing import mirror
 from ciapp.testing.mirror import Mirror
 from tests.support.git_repositories import WorkTree, git, new_folder
+from tests.support.installation import eventually
 
 ROOT = os.geteuid() == 0
 NOBODY = 65534
@@ -96,6 +99,23 @@ class TestMirror(unittest.TestCase):
         for url in ("ext::sh -c touch% ran", "--upload-pack=touch ran"):
             with self.assertRaises(CheckoutError):
                 self.mirror.ensure_commit(url, "1" * 40)
+
+    def test_a_commit_that_a_fetch_is_just_unpacking_is_waited_for(self) -> None:
+        commit = self.origin.commit("Change", {"a.py": "a = 1\n"})
+        self.ensure(commit)
+        self.lose()
+        name = git(self.origin.path, "rev-parse", f"{commit}:a.py")
+        file = self.mirror.objects / name[:2] / name[2:]
+        late = file.rename(file.with_suffix(".late"))
+        lock = self.mirror.path.with_suffix(".lock")
+        waiting = re.compile(rf"-> FLOCK .*:{lock.stat().st_ino} ")
+        with lock.open("w") as fetch, ThreadPoolExecutor() as pool:
+            fcntl.flock(fetch, fcntl.LOCK_EX)
+            ensured = pool.submit(self.mirror.ensure_commit, "/nowhere", commit)
+            eventually(lambda: waiting.search(Path("/proc/locks").read_text()), "it waits for the lock")
+            late.rename(file)
+            fcntl.flock(fetch, fcntl.LOCK_UN)
+            ensured.result()
 
     def test_a_lost_object_is_fetched_again_with_a_new_mirror(self) -> None:
         first = self.origin.commit("One", {"a.py": "a\n"})

@@ -86,7 +86,7 @@ class Mirror:
         if self._has(commit):
             return
         with self._lock():
-            if self._has(commit):
+            if self.path.is_dir() and self._repository.stores_commit(commit):
                 return
             if not self.path.is_dir():
                 self._build_anew(commit)
@@ -120,10 +120,25 @@ class Mirror:
         return "".join(kept)
 
     def _has(self, commit: str) -> bool:
-        return self.path.is_dir() and self._repository.has_commit(commit)
+        """Whether the commit is here with all it holds."""
+        if not self.path.is_dir():
+            return False
+        try:
+            with self._lock(fcntl.LOCK_SH | fcntl.LOCK_NB):
+                return self._repository.stores_commit(commit)
+        except BlockingIOError:
+            # Somebody is fetching, and git unpacks a commit before its trees and files.
+            return self._is_whole(commit)
+
+    def _is_whole(self, commit: str) -> bool:
+        try:
+            self._look_through(self._repository, commit)
+        except GitError:
+            return False
+        return True
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -132,7 +147,7 @@ class Mirror:
                 f"mirror {self.path} cannot be written: {error.strerror}; check state_dir"
             ) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, operation)
             yield
         finally:
             os.close(lock)
@@ -164,6 +179,10 @@ class Mirror:
         if loose > MOST_IN_SAMPLE or len(list(packs.glob("*.pack"))) > MOST_PACKS:
             self._repository.run("repack", "--quiet", "--geometric=2", "-d", env=ENVIRONMENT)
 
+    def _look_through(self, repository: Repository, commit: str) -> None:
+        """Trees and blobs too: a transfer that was cut off, or a file that was lost, shows here."""
+        repository.run("rev-list", "--objects", "--no-walk", "--quiet", commit, "--", env=ENVIRONMENT)
+
     def _cannot_be_fetched(self, commit: str, error: GitError) -> CheckoutError:
         return CheckoutError(f"{commit} cannot be fetched from {self.clone_url}: {error}; see `ciapp doctor`")
 
@@ -176,6 +195,5 @@ class Mirror:
         if not repository.has_commit(commit):
             # Not below any ref: forced away before it could be pinned. Servers may still give it by its id.
             repository.run("fetch", *options, "--", self.clone_url, commit, **limits)
-        # Trees and blobs too: a transfer that was cut off, or a file that was lost, shows here.
-        repository.run("rev-list", "--objects", "--no-walk", "--quiet", commit, "--", env=ENVIRONMENT)
+        self._look_through(repository, commit)
         repository.run("pack-refs", "--all", env=ENVIRONMENT)
