@@ -30,7 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ciapp.results.report import State, Status
-from ciapp.results.runs import find_runs
+from ciapp.results.runs import Run, find_runs
 from ciapp.results.store import load_report
 from ciapp.testing.environment import default_python
 from tests.support.installation import Installation
@@ -142,10 +142,12 @@ class Bench:
     def shell(self, shares: list[list[str]]) -> tuple[float, float]:
         """Wall and CPU seconds of the loops, one per share of commits."""
         before, started = os.times(), time.monotonic()
+        # As in a shell: without what this process was told about byte-code and buffers.
+        environment = {
+            name: value for name, value in self.ci.environment.items() if not name.startswith("PYTHON")
+        }
         loops = [
-            subprocess.Popen(
-                ["sh", "-c", LOOP, "sh", str(folder), str(self.python), *share], env=self.ci.environment
-            )
+            subprocess.Popen(["sh", "-c", LOOP, "sh", str(folder), str(self.python), *share], env=environment)
             for folder, share in zip(self.loops, shares, strict=False)
         ]
         codes = [loop.wait() for loop in loops]
@@ -159,19 +161,24 @@ class Bench:
         cpu_s, started = self.cpu_s(), time.monotonic()
         self.ci.push(self.clone)
         pushed = time.monotonic()
-        self.finish(commits)
-        now = time.monotonic()
-        return now - started, now - pushed, self.cpu_s() - cpu_s
+        runs = self.finish(commits)
+        now, used_s = time.monotonic(), self.cpu_s() - cpu_s
+        self.check(runs)
+        return now - started, now - pushed, used_s
 
-    def finish(self, commits: list[str]) -> None:
-        """Wait until all are tested, and see that each was."""
+    def finish(self, commits: list[str]) -> list[Run]:
+        """Wait until all are tested."""
         database = self.ci.database
         while True:
             runs = find_runs(database, "team", commits)
             if len(runs) == len(commits) and all(run.state is State.FINISHED for run in runs):
-                break
+                return runs
             time.sleep(0.005 if len(commits) == 1 else 0.05)
+
+    def check(self, runs: list[Run]) -> None:
+        """See that each was really tested."""
         for run in runs:
+            database = self.ci.database
             report = load_report(database, run.id)
             assert report is not None, run
             assert report.status is Status.PASSED, (report.reason, self.ci.logs())
