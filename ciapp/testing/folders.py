@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
 from ciapp.errors import CheckoutError
 
 REMOVE_WITHIN_S = 600.0
+DEEPEST = 200  #: folders within folders that are swept; each takes a descriptor
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_MODE = 0o755
 
 
 def remove_folder(path: Path) -> None:
@@ -41,6 +46,51 @@ def holds_folder(root: Path, name: str) -> bool:
         return (root / name).is_dir() and (root / name).resolve().is_relative_to(root.resolve())
     except (OSError, ValueError):  # too long for a name, or with a null byte
         return False
+
+
+def sweep_folder(path: Path) -> None:
+    """Open every folder below to its owner, and remove what git never looks at: `.git`, pipes and sockets.
+
+    Nothing may be at work in the folder. Raises OSError or RecursionError for what cannot be swept, and for
+    folders that have what git neither records nor removes: access lists, attributes of users.
+    """
+    top = os.open(path, OPEN_FOLDER)
+    try:
+        _sweep(top, 0)
+    finally:
+        os.close(top)
+
+
+def _sweep(folder: int, depth: int) -> None:
+    if depth > DEEPEST:
+        raise RecursionError(f"folders are nested more than {DEEPEST} deep")
+    if any(name.startswith(("user.", "system.")) for name in _attributes(folder)):
+        raise FileExistsError("folders have attributes that were not theirs")
+    below = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if entry.name == ".git" and is_folder:
+                shutil.rmtree(entry.name, dir_fd=folder)
+            elif is_folder:
+                below.append(entry.name)
+            elif entry.name == ".git" or not (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
+                os.unlink(entry.name, dir_fd=folder)
+    for name in below:
+        if stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode) != OPEN_MODE:
+            os.chmod(name, OPEN_MODE, dir_fd=folder)
+        descriptor = os.open(name, OPEN_FOLDER, dir_fd=folder)
+        try:
+            _sweep(descriptor, depth + 1)
+        finally:
+            os.close(descriptor)
+
+
+def _attributes(folder: int) -> list[str]:
+    try:
+        return os.listxattr(folder)
+    except OSError:
+        return []  # a file system without attributes
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[bytes]:

@@ -21,7 +21,7 @@ import msgspec
 
 from ciapp.errors import CheckoutError, ProjectError
 from ciapp.settings import Limits
-from ciapp.testing.folders import remove_folder
+from ciapp.testing.folders import remove_folder, sweep_folder
 from ciapp.testing.launch import Shown
 from ciapp.testing.mirror import Mirror, is_object_trouble
 from ciapp.testing.sandbox import (
@@ -40,15 +40,7 @@ MOVES_WITHIN_S = 1800.0
 LOOK_EVERY_S = 0.25
 OURS = ("No space left", "Disk quota", "Input/output error", "Read-only file system", "Out of memory")
 
-#: In the folder: open what was closed, remove what git leaves alone, then let git do its work. On the way the
-#: folders are listed, for `_has_attributes`. git never looks at what is called .git, or at pipes and sockets.
-#: Five digits take a folder's special bits away too.
-MOVE = r"""
-find . -name .git -prune -exec rm -rf {} + \
-    -o -type d -print0 ! -perm 0755 -exec chmod 00755 {} \; \
-    -o ! -type d ! -type f ! -type l -exec rm -f {} + &&
-git read-tree -u --reset "$1" && exec git clean -ffdxq
-"""
+MOVE = 'git read-tree -u --reset "$1" && exec git clean -ffdxq'  #: in a folder that was swept
 FORMAT_SHA1 = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
 FORMAT_SHA256 = (
     "[core]\n\trepositoryformatversion = 1\n\tbare = false\n[extensions]\n\tobjectFormat = sha256\n"
@@ -104,7 +96,7 @@ class WorkTree:
 
         Raises ProjectError for a commit that cannot be laid out, CheckoutError for trouble of this host's.
         """
-        if self._is_there() and not self._try(commit):
+        if self._is_there() and self._is_swept() and not self._try(commit):
             return
         self._start_anew(commit)
         said = self._try(commit)
@@ -137,6 +129,13 @@ class WorkTree:
         self.path.chmod(0o755)  # tests may have closed it, and programs are to start in it
         return True
 
+    def _is_swept(self) -> bool:
+        try:
+            sweep_folder(self.path)
+        except (OSError, RecursionError):
+            return False
+        return True
+
     def _start_anew(self, commit: str) -> None:
         """An empty folder and an empty index."""
         remove_folder(self._git_dir)
@@ -152,23 +151,8 @@ class WorkTree:
 
     def _try(self, commit: str) -> str:
         """Move; what went wrong, empty when nothing did."""
-        status, printed, said = self._run("sh", "-c", MOVE, "sh", commit)
-        if status:
-            return said or f"git ended with status {status}"
-        if self._has_attributes(printed):
-            return "folders have attributes that were not theirs"
-        return ""
-
-    def _has_attributes(self, folders: bytes) -> bool:
-        """Whether a folder has what git neither records nor removes: access lists, attributes of users."""
-        for folder in folders.split(b"\0")[:-1]:
-            try:
-                names = os.listxattr(os.fsencode(self.path) + b"/" + folder, follow_symlinks=False)
-            except OSError:
-                continue  # a file system without attributes
-            if any(name.startswith(("user.", "system.")) for name in names):
-                return True
-        return False
+        status, _, said = self._run("sh", "-c", MOVE, "sh", commit)
+        return (said or f"git ended with status {status}") if status else ""
 
     def _run(self, *command: str) -> tuple[int, bytes, str]:
         """Exit status, output, and the last line of complaint of a program in the folder."""
