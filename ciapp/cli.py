@@ -18,7 +18,7 @@ import click
 
 from ciapp import __version__
 from ciapp.context import PYTHON, REPO, REV, Context, pass_context
-from ciapp.desk.commands import run_command
+from ciapp.desk.commands import reproduce_command, run_command
 from ciapp.errors import CiError, NoSuchRunError
 from ciapp.keeping import backup, purge_command, restore
 from ciapp.logs import set_up_logging
@@ -278,7 +278,17 @@ def doctor(context: Context) -> None:
     sys.exit(examine(context.settings))
 
 
-for _command in (up, dispatcher, worker, monitor, purge_command, backup, restore, run_command):
+for _command in (
+    up,
+    dispatcher,
+    worker,
+    monitor,
+    purge_command,
+    backup,
+    restore,
+    run_command,
+    reproduce_command,
+):
     cli.add_command(_command)
 
 

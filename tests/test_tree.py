@@ -109,13 +109,22 @@ class TestFindTree(unittest.TestCase):
 
     def test_the_index_is_not_written_to(self) -> None:
         tree = WorkTree(self, new_folder(self))
-        tree.commit("First", {"a.py": ""})
-        (tree.path / "a.py").touch()  # a plain `git status` would note the new time
+        tree.commit("First", {"a.py": "a"})
+        os.utime(tree.path / "a.py", (1e9, 1e9))  # a plain `git status` would note the new time
         before = (tree.path / ".git" / "index").read_bytes()
 
         self.assertTrue(find_tree(tree.path).is_clean)
 
         self.assertEqual(before, (tree.path / ".git" / "index").read_bytes())
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to give a folder away")
+    def test_a_tree_of_another_users_is_refused_with_gits_way_out(self) -> None:
+        tree = WorkTree(self, new_folder(self))
+        tree.commit("First", {"deep/a.py": ""})
+        for path in (tree.path, tree.path / ".git"):
+            os.chown(path, 65534, 65534)
+        with self.assertRaisesRegex(UsageError, f"--add safe.directory {tree.path}`"):
+            find_tree(tree.path / "deep")
 
     def test_what_is_no_folder_is_refused_and_a_broken_repository_is_no_plain_folder(self) -> None:
         folder = new_folder(self)

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import click
 
-from ciapp.context import Context, pass_context
+from ciapp.context import PYTHON, REPO, Context, pass_context
+from ciapp.errors import NoSuchRunError, UsageError
+from ciapp.results.history import runs_of
+from ciapp.results.matrix import environment_of
+from ciapp.results.runs import Run
 
 
 @click.command("run")
@@ -15,7 +19,7 @@ from ciapp.context import Context, pass_context
 @click.option("-k", "names", multiple=True, metavar="PATTERN", help="Only tests that unittest's -k takes.")
 @click.option("--failed", "only_failed", is_flag=True, help="Only what failed when it last ran.")
 @click.option("--until-fail", type=click.IntRange(1), metavar="N", help="Up to N runs, until one fails.")
-@click.option("--python", metavar="VERSION", default="", help='The Python to use, as "3.12".')
+@PYTHON
 @click.option("-v", "--verbose", is_flag=True, help="A line a test instead of a letter.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document; all else goes to stderr.")
 @click.option(
@@ -28,7 +32,7 @@ def run_command(
     names: tuple[str, ...],
     only_failed: bool,
     until_fail: int | None,
-    python: str,
+    version: str,
     verbose: bool,
     as_json: bool,
     junit: Path | None,
@@ -40,7 +44,7 @@ def run_command(
     status = run_tree(
         path,
         context.settings,
-        Order(python=python, names=names),
+        Order(python=version, names=names),
         only_failed=only_failed,
         times=until_fail or 1,
         verbose=verbose,
@@ -48,3 +52,46 @@ def run_command(
         junit=junit,
     )
     sys.exit(status.exit_code)
+
+
+@click.command("reproduce")
+@REPO
+@click.argument("rev")
+@click.argument("test", default="")
+@PYTHON
+@click.option("--environment", default="", help="The run in one environment alone, by its name.")
+@click.option("-v", "--verbose", is_flag=True, help="A line a test instead of a letter.")
+@click.option("--shell", is_flag=True, help="Then open a shell in the sandbox.")
+@pass_context
+def reproduce_command(
+    context: Context,
+    repo: str,
+    rev: str,
+    test: str,
+    version: str,
+    environment: str,
+    verbose: bool,
+    shell: bool,
+) -> None:
+    """Run a finished run again, or one TEST of it, as the worker did; exits with the verdict."""
+    from ciapp.desk.reproduce import reproduce_run
+
+    database, repository, commit = context.find(repo, rev)
+    runs = runs_of(database, repository, commit)
+    run = _pick_run(runs, environment_of(version) if version else environment)
+    status = reproduce_run(database, run, context.settings, test=test, verbose=verbose, shell=shell)
+    sys.exit(status.exit_code)
+
+
+def _pick_run(runs: list[Run], environment: str) -> Run:
+    found = [run for run in runs if environment in ("", run.environment)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(run.environment for run in runs)
+    if environment:
+        raise NoSuchRunError(
+            f"commit {runs[0].commit[:12]} has no run in environment {environment!r}; it has {known}"
+        )
+    raise UsageError(
+        f"commit {runs[0].commit[:12]} has several runs, {known}; give --python or --environment"
+    )

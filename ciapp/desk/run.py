@@ -8,29 +8,23 @@ No server and no ledger take part.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 import click
 import msgspec
 
-from ciapp.outlets.live import Live
-from ciapp.outlets.terminal import escape_line, format_duration
+from ciapp.desk.screen import Screen, stopping
+from ciapp.outlets.terminal import format_duration
 from ciapp.outlets.text import SHORT_COMMIT, render_results
 from ciapp.results.report import Findings, Report, Status, count_outcomes, to_json_types
 from ciapp.settings import Settings
 from ciapp.show import write_junit
-from ciapp.testing.desk import Order, Watch, take_desk_slot, test_tree
-from ciapp.testing.environment import Interpreter
+from ciapp.testing.desk import Order, take_desk_slot, test_tree
 from ciapp.testing.failed import load_failed, save_failed, still_failed
 from ciapp.testing.slot import Slot
-from ciapp.testing.suite import Suite
 from ciapp.testing.tree import WorkingTree, find_tree
 
 
@@ -46,7 +40,7 @@ def run_tree(
     junit: Path | None,
 ) -> Status:
     """Run up to so many times, until it does not pass; print it, and return the last run's status."""
-    desk = _Desk(find_tree(path), settings, verbose=verbose, to_stderr=as_json)
+    desk = _Desk(find_tree(path), settings, Screen(verbose=verbose, to_stderr=as_json))
     with stopping() as should_stop:
         report = desk.run(order, only_failed=only_failed, times=times, should_stop=should_stop)
     if junit is not None:
@@ -59,13 +53,11 @@ def run_tree(
 class _Desk:
     """One call of `ciapp run`."""
 
-    def __init__(self, tree: WorkingTree, settings: Settings, *, verbose: bool, to_stderr: bool) -> None:
+    def __init__(self, tree: WorkingTree, settings: Settings, screen: Screen) -> None:
         self._tree = tree
         self._settings = settings
-        self._verbose = verbose
-        self._to_stderr = to_stderr
+        self._screen = screen
         self._memory = settings.state_path / "desk" / "failed" / f"{tree.key}.json"
-        self._is_introduced = False
 
     def run(self, order: Order, *, only_failed: bool, times: int, should_stop: Callable[[], bool]) -> Report:
         """Run up to so many times, until it does not pass; the last run's report, which is printed too."""
@@ -73,7 +65,7 @@ class _Desk:
         if only_failed and failed:
             order = msgspec.structs.replace(order, only=failed.tests, scopes=failed.scopes)
         elif only_failed:
-            self._write("Nothing failed when it last ran, so all tests run.\n")
+            self._screen.write("Nothing failed when it last ran, so all tests run.\n")
         slot = take_desk_slot(self._settings)
         try:
             for number in range(1, times + 1):
@@ -83,65 +75,24 @@ class _Desk:
                 if report.status is not Status.PASSED or number == times or should_stop():
                     break
                 took = format_duration(report.duration_s)
-                self._write(f"Run {number} of at most {times} passed in {took}.\n")
+                self._screen.write(f"Run {number} of at most {times} passed in {took}.\n")
         finally:
             slot.release()
-        self._write(render_results(report))
+        self._screen.write(render_results(report))
         return report
 
     def _run_once(self, slot: Slot, order: Order, should_stop: Callable[[], bool]) -> Report:
-        stream = sys.stderr if self._to_stderr else sys.stdout
-        live = Live(verbose=self._verbose, color=stream.isatty())
-        watch = Watch(
-            on_ready=self._introduce,
-            on_progress=lambda told: live.count(told.known, told.done),
-            on_settled=lambda found: self._write(live.show(found)),
-            should_stop=should_stop,
-        )
         started_at = datetime.now(UTC)
-        findings = test_tree(self._tree, slot, self._settings, order, watch)
-        self._write(live.end())
+        with self._screen.watching({"Tree": _called(self._tree)}, should_stop) as watch:
+            findings = test_tree(self._tree, slot, self._settings, order, watch)
         return _report(self._tree, _explained(findings, order), started_at)
 
-    def _introduce(self, interpreter: Interpreter, suite: Suite) -> None:
-        """Say what is about to run, once."""
-        if self._is_introduced:
-            return
-        self._is_introduced = True
-        head = self._tree.head
-        at = (
-            f", {head.commit[:SHORT_COMMIT]}" + ("" if self._tree.is_clean else " with changes")
-            if head
-            else ""
-        )
-        fields = {
-            "Tree": f"{self._tree.path}{at}",
-            "Environment": f"Python {interpreter.version}, sandbox: {suite.sandbox.level}",
-            "Installed": suite.installation,
-        }
-        lines = [f"{name + ':':12} {escape_line(value)}\n" for name, value in fields.items()]
-        self._write("".join((*lines, "\n")))
 
-    def _write(self, text: str) -> None:
-        click.echo(text, nl=False, err=self._to_stderr)
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Take the first Ctrl-C, or SIGTERM, for a wish to stop; a second one interrupts."""
-    asked: list[int] = []
-
-    def take(signum: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(signum)
-
-    previous = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _called(tree: WorkingTree) -> str:
+    """The tree as people know it: its folder, and the commit that it stands on."""
+    if tree.head is None:
+        return str(tree.path)
+    return f"{tree.path}, {tree.head.commit[:SHORT_COMMIT]}" + ("" if tree.is_clean else " with changes")
 
 
 def _explained(findings: Findings, order: Order) -> Findings:

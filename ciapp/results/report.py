@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from ciapp.settings import Limits
+
 SCHEMA = 1
 
 
@@ -130,6 +132,9 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     python: str = ""  #: version of the interpreter that ran the tests, "3.11.7"
     installation: str = ""  #: what was installed for the tests, and why
     sandbox: str = ""  #: the level in force: "bubblewrap" or "limits"
+    platform: str = ""  #: of the machine: "Linux x86_64, glibc 2.36"
+    limits: Limits | None = None  #: what the tests were held to
+    hash_seed: int | None = None  #: PYTHONHASHSEED
     children: int = 0  #: how many child processes it took; more than 1 after a crash or a timeout
     duration_s: float = 0.0  #: of the tests, from the first child's start to the last one's end
     fingerprint: str = ""  #: digest of all that the verdict depends on; empty: of more than can be told

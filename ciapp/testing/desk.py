@@ -25,7 +25,7 @@ from ciapp.testing.project import load_project
 from ciapp.testing.records import Key
 from ciapp.testing.replica import copy_tree
 from ciapp.testing.slot import Slot, take_slot
-from ciapp.testing.suite import Suite, hash_seed_of, prepare_suite, unprepared
+from ciapp.testing.suite import Suite, hash_seed_of, prepare_suite, unprepared, with_terms
 from ciapp.testing.supervisor import Progress, run_suite
 from ciapp.testing.tree import WorkingTree
 
@@ -74,25 +74,27 @@ def test_tree(tree: WorkingTree, slot: Slot, settings: Settings, order: Order, w
             should_stop=watch.should_stop,
         ) as suite:
             watch.on_ready(interpreter, suite)
-            root = suite.sandbox.checkout
-            findings = run_suite(
-                msgspec.structs.replace(
-                    suite.plan,
-                    names=order.names,
-                    only=order.only,
-                    scopes=order.scopes,
-                    # While somebody edits, the order of sets should not change with each letter.
-                    hash_seed=hash_seed_of(tree.head.tree if tree.head else NO_TREE),
-                ),
-                suite.sandbox,
-                on_progress=watch.on_progress,
-                on_settled=lambda found: watch.on_settled(name_from_root(found, root)),
-                should_stop=watch.should_stop,
+            # While somebody edits, the order of sets should not change with each letter.
+            seed = hash_seed_of(tree.head.tree if tree.head else NO_TREE)
+            plan = msgspec.structs.replace(
+                suite.plan, names=order.names, only=order.only, scopes=order.scopes, hash_seed=seed
             )
-            findings = msgspec.structs.replace(findings, installation=suite.installation)
-            return name_from_root(findings, root)
+            return run_watched(msgspec.structs.replace(suite, plan=plan), watch)
     except (ProjectError, StaleAttemptError) as error:
         return unprepared(error)
+
+
+def run_watched(suite: Suite, watch: Watch) -> Findings:
+    """Run a suite for somebody who looks on; files are named from its root."""
+    root = suite.sandbox.checkout
+    findings = run_suite(
+        suite.plan,
+        suite.sandbox,
+        on_progress=watch.on_progress,
+        on_settled=lambda found: watch.on_settled(name_from_root(found, root)),
+        should_stop=watch.should_stop,
+    )
+    return name_from_root(with_terms(findings, suite), root)
 
 
 test_tree.__test__ = False  # type: ignore[attr-defined]  # its name is the domain's, not a test's
@@ -111,7 +113,7 @@ def pick_interpreter(asked: str, named: list[str], settings: Settings) -> Interp
         if interpreter := found.interpreters.get(minor_version(version)):
             return interpreter
     said = "; ".join(found.complaints) or f"Python {', '.join(wanted)} is not on this machine"
-    raise UsageError(f"{said}; install it, or name another with --python")
+    raise UsageError(f"{said}; install one")
 
 
 def name_from_root(found: Named, root: Path) -> Named:

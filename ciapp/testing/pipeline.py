@@ -11,7 +11,9 @@ What the commit does wrong ends as a report (`ProjectError`); what we do wrong r
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -26,12 +28,13 @@ from ciapp.results.runs import Run, claim_run, find_runs
 from ciapp.results.store import load_report, make_report
 from ciapp.settings import Settings
 from ciapp.testing.checkout import check_out
+from ciapp.testing.environment import Interpreter
 from ciapp.testing.fingerprint import take_fingerprint
 from ciapp.testing.interpreters import find_interpreter
 from ciapp.testing.lease import Lease
 from ciapp.testing.mirror import Mirror
 from ciapp.testing.slot import Slot, take_slot
-from ciapp.testing.suite import prepare_suite, unprepared
+from ciapp.testing.suite import Suite, prepare_suite, unprepared, with_terms
 from ciapp.testing.supervisor import run_suite
 
 logger = logging.getLogger(__name__)
@@ -54,20 +57,9 @@ test_run.__test__ = False  # type: ignore[attr-defined]  # its name is the domai
 
 
 def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Database) -> Findings:
-    granted = settings.for_repository(run.repo)
-    mirror = Mirror(settings.state_path, run.repo)
-    mirror.ensure_commit(granted.clone_url or run.git_dir, run.commit)
+    interpreter = find_interpreter(run.environment, settings)
     try:
-        checkout = check_out(slot, mirror, run.commit, setting=settings.sandbox, limits=settings.limits)
-        with prepare_suite(
-            slot,
-            checkout,
-            settings,
-            repository=granted,
-            tree=run.tree,
-            interpreter=find_interpreter(run.environment, settings),
-            should_stop=lambda: lease.is_lost,
-        ) as suite:
+        with open_run(run, slot, settings, interpreter, should_stop=lambda: lease.is_lost) as suite:
             known_tests = known_tests_of(run, database)
             fingerprint = take_fingerprint(run, suite)
             if not run.is_fresh and (found := find_reusable(database, fingerprint, known_tests)):
@@ -79,9 +71,30 @@ def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Data
                 on_progress=lambda told: lease.tell_progress(told.known, told.done, told.failed),
                 should_stop=lambda: lease.is_lost,
             )
-            return msgspec.structs.replace(findings, installation=suite.installation, fingerprint=fingerprint)
+            return msgspec.structs.replace(with_terms(findings, suite), fingerprint=fingerprint)
     except (ProjectError, StaleAttemptError) as error:  # stale: it is cancelled, or another attempt's
         return unprepared(error)
+
+
+@contextlib.contextmanager
+def open_run(
+    run: Run, slot: Slot, settings: Settings, interpreter: Interpreter, *, should_stop: Callable[[], bool]
+) -> Iterator[Suite]:
+    """The suite of a run's commit, laid out in the slot; raises as `prepare_suite`."""
+    granted = settings.for_repository(run.repo)
+    mirror = Mirror(settings.state_path, run.repo)
+    mirror.ensure_commit(granted.clone_url or run.git_dir, run.commit)
+    checkout = check_out(slot, mirror, run.commit, setting=settings.sandbox, limits=settings.limits)
+    with prepare_suite(
+        slot,
+        checkout,
+        settings,
+        repository=granted,
+        tree=run.tree,
+        interpreter=interpreter,
+        should_stop=should_stop,
+    ) as suite:
+        yield suite
 
 
 def known_tests_of(run: Run, database: Database) -> tuple[tuple[str, int], ...]:

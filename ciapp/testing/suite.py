@@ -9,7 +9,9 @@ Out: a `Suite`, whose environment is nobody's to remove for as long as it is hel
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import msgspec
 
@@ -81,6 +83,23 @@ def prepare_suite(
             installation=environment.explanation,
             is_reusable=project.reuse and not repository.network,
         )
+
+
+def with_terms(findings: Findings, suite: Suite) -> Findings:
+    """Findings that say what their tests ran with and were held to."""
+    return msgspec.structs.replace(
+        findings,
+        installation=suite.installation,
+        platform=platform_name(),
+        limits=suite.plan.limits,
+        hash_seed=suite.plan.hash_seed,
+    )
+
+
+@cache
+def platform_name() -> str:
+    """This machine, as far as tests may differ by it."""
+    return f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}".rstrip(", ")
 
 
 def hash_seed_of(tree: str) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from ciapp.errors import UsageError
+from ciapp.errors import GitError, UsageError
 from ciapp.git import OwnTree
 
 #: Folders with such a file in them are left out where no git says what is ignored.
@@ -66,10 +66,19 @@ def find_tree(path: Path) -> WorkingTree:
     folder = path.resolve()
     if not folder.is_dir():
         raise UsageError(f"{path} is no folder; name one that holds a project")
-    if not any((above / ".git").exists() for above in (folder, *folder.parents)):
+    held = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
+    if held is None:
         return _plain(folder)
     git = OwnTree(folder)
-    top = Path(git.run("rev-parse", "--show-toplevel")).resolve()
+    try:
+        top = Path(git.run("rev-parse", "--show-toplevel")).resolve()
+    except GitError as error:
+        if "dubious ownership" not in str(error):
+            raise
+        raise UsageError(
+            f"{held} is another user's repository; if you trust it, tell git so with"
+            f" `git config --global --add safe.directory {held}`"
+        ) from error
     if top != folder and git.ask("check-ignore", "--", str(folder)):
         return _plain(folder)  # as a project is that stands in a home folder kept in git
     git = OwnTree(top)
