@@ -18,7 +18,7 @@ import click
 
 from ciapp import __version__
 from ciapp.context import PYTHON, REPO, REV, Context, pass_context
-from ciapp.desk.commands import reproduce_command, run_command
+from ciapp.desk.commands import init_command, reproduce_command, run_command
 from ciapp.errors import CiError, NoSuchRunError
 from ciapp.keeping import backup, purge_command, restore
 from ciapp.logs import set_up_logging
@@ -288,6 +288,7 @@ for _command in (
     restore,
     run_command,
     reproduce_command,
+    init_command,
 ):
     cli.add_command(_command)
 

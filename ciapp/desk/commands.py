@@ -9,6 +9,7 @@ import click
 
 from ciapp.context import PYTHON, REPO, Context, pass_context
 from ciapp.errors import NoSuchRunError, UsageError
+from ciapp.outlets.terminal import escape_line
 from ciapp.results.history import runs_of
 from ciapp.results.matrix import environment_of
 from ciapp.results.runs import Run
@@ -81,6 +82,20 @@ def reproduce_command(
     run = _pick_run(runs, environment_of(version) if version else environment)
     status = reproduce_run(database, run, context.settings, test=test, verbose=verbose, shell=shell)
     sys.exit(status.exit_code)
+
+
+@click.command("init")
+@click.argument("path", default=".", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace a configuration that is there.")
+@click.option("--schema", is_flag=True, help="Write .ciapp.schema.json too, by which editors check it.")
+@pass_context
+def init_command(context: Context, path: Path, force: bool, schema: bool) -> None:
+    """Write a commented .ciapp.toml for the project at PATH, from what is found there."""
+    from ciapp.testing.beginning import write_configuration
+    from ciapp.testing.tree import find_tree
+
+    for line in write_configuration(find_tree(path), force=force, with_schema=schema):
+        click.echo(escape_line(line))
 
 
 def _pick_run(runs: list[Run], environment: str) -> Run:
