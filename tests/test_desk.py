@@ -14,7 +14,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from tests.support.git_repositories import ENVIRONMENT, git, new_folder
-from tests.support.sandboxes import processes_with, tree_of, wait_until
+from tests.support.sandboxes import HAS_BUBBLEWRAP, processes_with, tree_of, wait_until
 
 CODE = Path(__file__).parent.parent
 COMMAND = (sys.executable, "-m", "ciapp.cli")
@@ -153,6 +153,7 @@ class RunFacts(Desk):
         self.assertEqual([], processes_with(mark))
 
 
+@unittest.skipUnless(HAS_BUBBLEWRAP, "needs bubblewrap")
 class TestRunInBubblewrap(RunFacts):
     sandbox = "auto"
 

@@ -13,7 +13,7 @@ from ciapp.testing.sandbox import SandboxSetting, open_sandbox
 from ciapp.testing.slot import take_slot
 from ciapp.testing.tree import find_tree
 from tests.support.git_repositories import WorkTree, git, new_folder
-from tests.support.sandboxes import run_command, tree_of
+from tests.support.sandboxes import HAS_BUBBLEWRAP, run_command, tree_of
 
 
 class Copying:
@@ -180,6 +180,7 @@ class Facts(Copying):
         self.assertEqual(set(keys[-KEPT:]), left)
 
 
+@unittest.skipUnless(HAS_BUBBLEWRAP, "needs bubblewrap")
 class TestInBubblewrap(Facts, unittest.TestCase):
     setting = "auto"
 

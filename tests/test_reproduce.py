@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pty
+import resource
 import select
 import signal
 import sys
 import time
 import unittest
+from typing import Any
 from unittest import mock
 
 from ciapp.errors import UsageError
@@ -222,12 +224,17 @@ class TestComparing(unittest.TestCase):
 
 
 class TestMachine(unittest.TestCase):
-    def differences(self, limits: Limits | None = None, **fields: object) -> list[str]:
+    def differences(self, held: int = resource.RLIM_INFINITY, **fields: Any) -> list[str]:
+        """On a machine of 4 GiB whose users are held to `held` of everything."""
         own = default_python()
-        facts = {"python": own.version, "limits": limits or Limits(), "platform": platform_name(), **fields}
+        facts = {"python": own.version, "limits": Limits(), "platform": platform_name(), **fields}
         recorded = Report(repo="team", commit="c", tree="", status=Status.PASSED, **facts)
-        with mock.patch("os.sysconf", side_effect=lambda name: {"SC_PHYS_PAGES": 1 << 20}.get(name, 4096)):
-            return machine_differences(recorded, own, limits or Limits(), Settings())
+        sizes = {"SC_PHYS_PAGES": 1 << 20, "SC_PAGE_SIZE": 4096}
+        with (
+            mock.patch("os.sysconf", side_effect=sizes.__getitem__),
+            mock.patch("resource.getrlimit", return_value=(held, held)),
+        ):
+            return machine_differences(recorded, own, facts["limits"] or Limits(), Settings())
 
     def test_the_same_machine_has_no_difference(self) -> None:
         self.assertEqual([], self.differences())
@@ -243,20 +250,15 @@ class TestMachine(unittest.TestCase):
         )
         self.assertEqual(
             ["memory: this machine has 4096 MiB, below the limit of 5000 MiB"],
-            self.differences(Limits(memory_mib=5000)),
+            self.differences(limits=Limits(memory_mib=5000)),
         )
-        [said] = machine_differences(
-            Report(repo="team", commit="c", tree="", status=Status.PASSED),
-            default_python(),
-            Limits(memory_mib=1),
-            Settings(),
-        )
+        [said] = self.differences(limits=None)
         self.assertIn("limits: the report does not say", said)
 
     def test_a_limit_that_the_user_is_held_to_is_named(self) -> None:
-        with mock.patch("resource.getrlimit", return_value=(100, 100)):
-            said = self.differences()
+        said = self.differences(held=100)
         self.assertIn("limits: open files is held to 100 here by `ulimit -H`, not 4096", said)
+        self.assertEqual(4, len(said))
 
     def test_the_interpreter_is_the_nearest_that_there_is(self) -> None:
         self.assertEqual(default_python(), interpreter_like(default_python().version, Settings()))
