@@ -6,7 +6,9 @@ import os
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
+from ciapp.errors import UsageError
 from ciapp.settings import Limits
 from ciapp.testing.replica import KEPT, Replica, copy_tree
 from ciapp.testing.sandbox import SandboxSetting, open_sandbox
@@ -190,6 +192,33 @@ class TestUnderLimits(Facts, unittest.TestCase):
 
 
 class TestTrouble(Copying, unittest.TestCase):
+    def test_a_state_folder_in_the_tree_is_no_part_of_it(self) -> None:
+        for has_git in (True, False):
+            with self.subTest(git=has_git):
+                tree = new_folder(self)
+                if has_git:
+                    git(tree, "init", "--quiet")
+                (tree / "a.py").touch()
+                slot = take_slot(tree / "deep" / "state")
+                self.addCleanup(slot.release)
+                for _ in range(2):
+                    path = copy_tree(find_tree(tree), slot, setting="off").checkout.path
+                    self.assertEqual({"a.py"}, {file.name for file in path.iterdir()} - {".git"})
+
+    def test_a_folder_that_is_too_large_to_be_a_project_is_refused_unless_git_keeps_it(self) -> None:
+        tree = new_folder(self)
+        for number in range(4):
+            (tree / f"{number}.py").write_text("x")
+        for limit in ({"MOST_FILES": 3}, {"MOST_BYTES": 3}):
+            with (
+                mock.patch.multiple("ciapp.testing.replica", **limit),
+                self.assertRaisesRegex(UsageError, "name a project's own folder, or keep it in git"),
+            ):
+                copy_tree(find_tree(tree), self.slot)
+        git(tree, "init", "--quiet")
+        with mock.patch("ciapp.testing.replica.MOST_FILES", 3):
+            copy_tree(find_tree(tree), self.slot)
+
     def test_a_record_that_is_damaged_means_a_whole_copy(self) -> None:
         self.write("a.py", "a")
         replica = self.copy()

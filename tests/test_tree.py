@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ciapp.errors import GitError, UsageError
 from ciapp.testing.tree import find_tree
-from tests.support.git_repositories import WorkTree, git, new_folder
+from tests.support.git_repositories import WorkTree, git, new_bare_repository, new_folder
 
 
 class TestFiles(unittest.TestCase):
@@ -125,6 +125,10 @@ class TestFindTree(unittest.TestCase):
             os.chown(path, 65534, 65534)
         with self.assertRaisesRegex(UsageError, f"--add safe.directory {tree.path}`"):
             find_tree(tree.path / "deep")
+
+    def test_a_bare_repository_is_no_working_tree(self) -> None:
+        with self.assertRaisesRegex(UsageError, "is a bare repository; name a work tree"):
+            find_tree(new_bare_repository(self))
 
     def test_what_is_no_folder_is_refused_and_a_broken_repository_is_no_plain_folder(self) -> None:
         folder = new_folder(self)

@@ -30,6 +30,9 @@ from ciapp.testing.worktree import OBJECTS, give_away, lay_out_git_dir
 
 KEPT = 4  #: copies of the trees used last, in each slot
 CHUNK = 1 << 24
+#: Of a folder that is not in git, which may be somebody's home by mistake.
+MOST_FILES = 100_000
+MOST_BYTES = 8 << 30
 
 Signature = tuple[int, int, int, int, int]  #: mode, size, mtime, inode, ctime
 
@@ -54,7 +57,7 @@ def copy_tree(tree: WorkingTree, slot: Slot, *, setting: SandboxSetting = "auto"
         records.mkdir(mode=0o700, exist_ok=True)
         path.parent.mkdir(mode=0o755, exist_ok=True)
         _forget_others(path.parent, records, tree.key)
-        copy = _Copy(tree, path, records / tree.key, identity)
+        copy = _Copy(tree, path, records / tree.key, slot.path.parent, identity)
         content = copy.make()
         shown = [Shown(path, CHECKOUT, writable=True)]
         if tree.git is not None:
@@ -72,8 +75,9 @@ def copy_tree(tree: WorkingTree, slot: Slot, *, setting: SandboxSetting = "auto"
 class _Copy:
     """One call of `copy_tree`, as far as files go."""
 
-    def __init__(self, tree: WorkingTree, path: Path, record: Path, identity: Identity) -> None:
+    def __init__(self, tree: WorkingTree, path: Path, record: Path, slots: Path, identity: Identity) -> None:
         self._tree = tree
+        self._slots = slots
         self._path = path
         self._root = str(path)
         self._record = record
@@ -105,8 +109,21 @@ class _Copy:
         return digest.hexdigest()[:40]
 
     def _list_tree(self) -> dict[str, Signature]:
+        found, size = {}, 0
+        # Where the state folder stands in the tree, copies must not have copies in them.
+        own = os.path.relpath(self._slots, self._tree.path) + "/"
         try:
-            return {name: _signature(facts) for name, facts in self._tree.files()}
+            for name, facts in self._tree.files():
+                if name.startswith(own):
+                    continue
+                found[name] = _signature(facts)
+                size += facts.st_size
+                if self._tree.git is None and (len(found) > MOST_FILES or size > MOST_BYTES):
+                    raise UsageError(
+                        f"{self._tree.path} holds more than {MOST_FILES:,} files or {MOST_BYTES >> 30} GiB;"
+                        " name a project's own folder, or keep it in git"
+                    )
+            return found
         except OSError as error:
             raise UsageError(
                 f"{error.filename or self._tree.path} cannot be read: {error.strerror}; see its permissions"

@@ -67,6 +67,8 @@ def find_tree(path: Path) -> WorkingTree:
     if not folder.is_dir():
         raise UsageError(f"{path} is no folder; name one that holds a project")
     held = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
+    if held is None and (folder / "HEAD").is_file() and (folder / "objects").is_dir():
+        raise UsageError(f"{path} is a bare repository; name a work tree")
     if held is None:
         return _plain(folder)
     git = OwnTree(folder)
