@@ -19,6 +19,7 @@ from ciapp.intake.seats import FEWEST_UNDER_WAY
 from ciapp.results import queue, schema
 from ciapp.results.database import Database
 from ciapp.results.matrix import DEFAULT, environment_of, version_of
+from ciapp.results.order import DEFERRED, TIP
 from ciapp.results.pushes import find_repository
 from ciapp.results.queue import count_queues
 from ciapp.results.report import State
@@ -209,6 +210,14 @@ class TestQueues(MatrixTest):
         self.assertEqual(
             [*[(commits[-1], one) for one in BOTH], *[(commits[0], one) for one in BOTH]], self.tasks
         )
+
+    def test_a_newer_push_puts_off_all_runs_of_what_it_supersedes(self) -> None:
+        self.set_repository(supersede=["refs/heads/*"])
+        old = self.push_commit(TWO)
+        new = self.push_commit(TWO | {"a": ""})
+        priorities = {(run.commit, run.environment): run.priority for run in self.runs()}
+        wanted = {(old, DEFERRED), (new, TIP)}
+        self.assertEqual({(commit, one): priority for commit, priority in wanted for one in BOTH}, priorities)
 
     def test_a_lost_message_is_not_sent_again_while_no_worker_takes_it(self) -> None:
         commit = self.push_commit(TWO)

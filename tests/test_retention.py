@@ -34,6 +34,9 @@ class RetentionRules:
 
     def finish(self, number: int, *, repo: str = "team", days_ago: float = 0) -> Report:
         [run] = find_runs(self.database, repo, [commit(number).id])
+        return self.finish_run(run, days_ago=days_ago)
+
+    def finish_run(self, run: Run, *, days_ago: float) -> Report:
         claimed = claim_run(self.database, run.id, attempt=run.attempt + 1, worker="w#0")
         ended_at = datetime.now(UTC) - timedelta(days=days_ago)
         report = make_report(claimed, findings(), finished_at=ended_at)
@@ -105,6 +108,24 @@ class RetentionRules:
 
         self.assertEqual(([2], [2]), (self.left(), self.left("other")))
         self.assertLessEqual(stored_bytes(self.database), 2.5 * one)
+
+    def test_the_finished_runs_of_a_commit_go_together_or_stay(self):
+        repository = add_repository(self.database)
+        both = ("python3.10", "python3.13")
+        for number in (1, 2, 3):
+            push(self.database, repository, commit(number), environments=both)
+        push(self.database, repository, commit(1000), tested=frozenset())
+        for number, days_ago in ((1, (9, 1)), (2, (8, 7)), (3, (6, None))):
+            runs = find_runs(self.database, "team", [commit(number).id])
+            for run, days in zip(runs, days_ago, strict=True):
+                if days is not None:
+                    self.finish_run(run, days_ago=days)
+
+        purge(self.database, Retention(keep=timedelta(days=5)))
+        self.assertEqual([1, 1, 3], self.left(), "one of the first is kept, and one of the last not finished")
+        one = stored_bytes(self.database) / 2
+        purge(self.database, Retention(max_bytes=int(1.5 * one)))
+        self.assertEqual([3], self.left())
 
     def test_nothing_said_keeps_all(self):
         self.finished(4000, 3000)

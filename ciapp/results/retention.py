@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, delete, false, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, false, func, select, tuple_, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database
@@ -117,7 +117,10 @@ def stored_bytes(database: Database) -> int:
 
 
 def _doomed(database: Database, retention: Retention, now: datetime) -> list[_Candidate]:
-    """The runs to delete, oldest first within each repository."""
+    """The runs to delete, oldest first within each repository.
+
+    The finished runs of a commit go together: what is left of them would be taken for all that it came to.
+    """
     runs = schema.runs.c
     with database.read() as connection:
         rows = connection.execute(select(schema.refs.c.repository_id, schema.refs.c.value))
@@ -127,17 +130,39 @@ def _doomed(database: Database, retention: Retention, now: datetime) -> list[_Ca
             going = _not_kept(connection, repository_id, retention, now)
             query = _finished_runs().where(runs.repository_id == repository_id, *going)
             doomed |= {one.run_id: one for one in _candidates(connection, query, tips)}
+        excess = 0
         if retention.max_bytes is not None:
             excess = _stored_bytes(connection) - retention.max_bytes
-            excess -= sum(one.size for one in doomed.values())
-            if excess > 0:
-                for one in _candidates(connection, _finished_runs(), tips):
-                    if excess <= 0:
-                        break
-                    if one.run_id not in doomed:
-                        doomed[one.run_id] = one
-                        excess -= one.size
+        together = _together(connection) if doomed or excess > 0 else {}
+        going_ids = doomed.keys()
+        doomed = {
+            run_id: one
+            for run_id, one in doomed.items()
+            if all(other.run_id in going_ids for other in together.get(run_id, ()))
+        }
+        excess -= sum(one.size for one in doomed.values())
+        if excess > 0:
+            for one in _candidates(connection, _finished_runs(), tips):
+                if excess <= 0:
+                    break
+                if one.run_id not in doomed:
+                    group = together.get(one.run_id, [one])
+                    doomed |= {each.run_id: each for each in group}
+                    excess -= sum(each.size for each in group)
     return list(doomed.values())
+
+
+def _together(connection: Connection) -> dict[int, list[_Candidate]]:
+    """Run → all finished runs of its commit, itself included; only of commits that have several."""
+    runs = schema.runs.c
+    several = select(runs.repository_id, runs.commit).group_by(runs.repository_id, runs.commit)
+    query = _finished_runs().where(
+        tuple_(runs.repository_id, runs.commit).in_(several.having(func.count() > 1))
+    )
+    groups: dict[tuple[int, str], list[_Candidate]] = {}
+    for run_id, repository_id, commit, size in connection.execute(query):
+        groups.setdefault((repository_id, commit), []).append(_Candidate(run_id, int(size)))
+    return {one.run_id: group for group in groups.values() for one in group}
 
 
 def _not_kept(

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from ciapp.git import Commit
 from ciapp.results.database import Database
+from ciapp.results.matrix import DEFAULT
 from ciapp.results.pushes import KnownRepository, NewPush, Recorded, record_push, register_repository
 from ciapp.results.report import Findings, Outcome, Status, TestResult
 from tests.support.services import need
@@ -78,6 +79,7 @@ def push(
     ref: str = "refs/heads/main",
     tested: frozenset[str] | None = None,
     supersede: bool = False,
+    environments: tuple[str, ...] = (DEFAULT,),
 ) -> Recorded:
     """Record a push of these commits, oldest first, to one branch."""
     news = NewPush(
@@ -87,6 +89,7 @@ def push(
         tips={commits[-1].id: (ref,)},
         tested=tested,
         superseding=frozenset({ref} if supersede else ()),
+        environments=lambda tested: [environments] * len(tested),
     )
     return record_push(database, repository.id, news, commits)
 
