@@ -6,7 +6,9 @@ Where an attack would harm this host, something else stands in for the victim, a
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +17,8 @@ import uuid
 from pathlib import Path
 
 from ciapp.settings import Limits
+from ciapp.testing.sandbox import open_sandbox
+from ciapp.testing.slot import take_slot
 from tests.support.git_repositories import new_folder
 from tests.support.sandboxes import (
     HAS_BUBBLEWRAP,
@@ -29,7 +33,9 @@ from tests.support.sandboxes import (
 )
 
 SAMPLES = Path(__file__).parent / "samples"
+TREE = Path(__file__).resolve().parent.parent
 ROOT = os.geteuid() == 0
+KEY_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}  #: numbers of add_key and keyctl
 
 
 def run_unconfined(sample: str, *arguments: str) -> list[str]:
@@ -104,6 +110,41 @@ class TestSecrets(HostileTest):
         path.chmod(0o777)
         self.assert_held("hostile_connects_to_servers", str(tcp.getsockname()[1]), str(path), name)
 
+    @unittest.skipUnless(platform.machine() in KEY_CALLS, "numbers of system calls are not known here")
+    def test_keyrings_are_neither_read_nor_left_to_others(self) -> None:
+        # In a process of its own, so that this one's keyring stays as it is.
+        calls = tuple(map(str, KEY_CALLS[platform.machine()]))
+        worker = """if True:
+            import ctypes, subprocess, sys
+            add_key, keyctl = map(int, sys.argv[1:3])
+            libc = ctypes.CDLL(None)
+            assert libc.syscall(keyctl, 1, None) > 0, "no keyring of its own"
+            assert libc.syscall(add_key, b"user", b"ticket", b"secret", 6, -3) > 0
+            from tests.test_hostile import TestSecrets
+            from tests.test_hostile import run_unconfined
+            test = TestSecrets("run")
+            test.setUp()
+            try:
+                print("without", *run_unconfined("hostile_reads_keyrings", "ticket", "a", *sys.argv[1:3]))
+                ended = test.attack("hostile_reads_keyrings", "ticket", "b", *sys.argv[1:3])
+                print("within", ended.status, ended.output)
+                test.place.setting = "off"
+                ended = test.attack("hostile_reads_keyrings", "ticket", "c", *sys.argv[1:3])
+                print("limits", ended.status, ended.output)
+            finally:
+                test.doCleanups()
+            """
+        done = subprocess.run(
+            [sys.executable, "-c", worker, *calls],
+            cwd=TREE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+        )
+        if "no keyring of its own" in done.stderr:
+            self.skipTest("this kernel has no keyrings, or not for us")
+        self.assertEqual("without read secret left a\nwithin 0 \nlimits 0 \n", done.stdout, done.stderr)
+
 
 class TestHost(HostileTest):
     def test_nothing_that_the_worker_needs_can_be_changed(self) -> None:
@@ -177,6 +218,31 @@ class TestProcesses(HostileTest):
         ended = self.attack("hostile_fork_bomb", "0", mark, limits=Limits(processes=40), within_s=3)
         self.assertIn(ended.status, (None, -9))
         self.assertEqual([], processes_with(mark))
+
+    @unittest.skipUnless(platform.machine() == "x86_64", "the attack is for x86_64")
+    def test_a_reaper_that_was_untied_and_renamed_dies_with_the_worker_all_the_same(self) -> None:
+        # Without a sandbox nothing would die with the worker in the first place.
+        mark = f"freed-{uuid.uuid4()}"
+        reader, writer = os.pipe()
+        script = (SAMPLES / "hostile_frees_its_reaper" / "attack.py").read_text("utf-8")
+        checkout = self.place.commit({"attack.py": script})
+        worker = os.fork()
+        if worker == 0:
+            try:
+                sandbox = open_sandbox(take_slot(self.place.state), checkout, Limits(), setting="required")
+                command = [str(PYTHON.python), "-I", "attack.py", mark]
+                sandbox.start(command, environment={}, stdout=writer, stderr=writer, readable=PYTHON.readable)
+                signal.pause()
+            finally:
+                os._exit(1)
+        os.close(writer)
+        with os.fdopen(reader) as lines:
+            # An ordinary user's reaper is the equal of the tests, root's is not.
+            self.assertEqual("held\n" if ROOT else "freed\n", lines.readline())
+            self.assertGreaterEqual(len(processes_with(mark)), 2)
+            os.kill(worker, signal.SIGKILL)
+            os.waitpid(worker, 0)
+            self.assertTrue(wait_until(lambda: not processes_with(mark), 2.0), processes_with(mark))
 
 
 class TestMemory(HostileTest):

@@ -13,7 +13,8 @@ for that. It dies with the thread that started it (PDEATHSIG), and with it the p
 be called from a thread that lives as long as the program, best the main thread. bubblewrap asks for that bit
 by bit: a worker that is killed meanwhile leaves a part of it waiting for ever, at the gate or for a part that
 is dead, with no code of the commit running. All parts carry the name of the slot's holder, by which the
-slot's sweeper finds and ends them.
+slot's sweeper finds and ends them. An ordinary user's reaper is the equal of the tests, which may trace it,
+untie it and rename it: so the sweeper is told its number as well.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ciapp.errors import SandboxError
 from ciapp.settings import Limits
-from ciapp.testing.etc import shown_folders
+from ciapp.testing.keyrings import refuse_keyrings
 from ciapp.testing.launch import (
     FIRST_VICTIM,
     MIB,
@@ -40,19 +41,19 @@ from ciapp.testing.launch import (
     check_readable,
     kernel_limits,
     killed_from_outside,
+    memory_file,
     sandbox_environment,
     set_limits,
     spawn,
     wait_for,
 )
+from ciapp.testing.mounts import binds, etc_mounts, folders, resolver, system_mounts
 from ciapp.testing.processes import list_children, pid_inside, send_signal
 from ciapp.testing.slot import Identity
 from ciapp.testing.usage import Usage
 
 HOME = "/home/ciapp"
 MEMORY_FOLDERS = {"/tmp": 2, "/dev/shm": 4, HOME: 4}  #: folder → which part of the run's memory it may take
-ALREADY_SHOWN = ("/usr/", "/bin/", "/sbin/", "/lib", "/sys/devices/system/")
-SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 DIES_WITHIN_S = 10.0
 FIRST_PROGRAM = 2  #: the program's number inside: bubblewrap's reaper is 1
 SETPRIV, ENV = "/usr/bin/setpriv", "/usr/bin/env"  #: not looked for: PATH may be of the commit's choice
@@ -75,8 +76,13 @@ class Bubblewrap:
         *,
         checkout: Path,
         network: bool = False,
+        announce: Callable[[int], None] = lambda pid: None,
     ) -> None:
-        """`etc` is what programs see as /etc; `checkout` the folder that they start in, as seen inside."""
+        """`etc` is what programs see as /etc; `checkout` the folder that they start in, as seen inside.
+
+        `announce` is told of each process that everything inside ends with, before anything runs there.
+        """
+        self._announce = announce
         self.checkout = checkout
         self._identity = identity
         self._limits = limits
@@ -105,32 +111,31 @@ class Bubblewrap:
         check_readable(command[0], readable)
         status, status_end = os.pipe()
         gate = _open_gate()
+        refused = memory_file(refuse_keyrings())
+        words = [*self._arguments(readable), "--json-status-fd", str(status_end), "--block-fd", str(gate)]
+        start = self._start_of(command, words, environment)
+        words += ["--seccomp", str(refused)]
         # Handed over in a file, so that the paths of the host do not stand in /proc/1/cmdline.
-        arguments = os.memfd_create("arguments")
+        arguments = memory_file(b"".join(os.fsencode(word) + b"\0" for word in words))
         try:
-            words = self._arguments(readable)
-            words += ["--json-status-fd", str(status_end), "--block-fd", str(gate)]
-            start = self._start_of(command, words, environment)
-            os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in words))
-            os.lseek(arguments, 0, os.SEEK_SET)
             process = spawn(
                 [self._identity.name, "--args", str(arguments), "--", *start],
                 program=bubblewrap_program(),
                 environment={},
                 stdout=stdout,
                 stderr=stderr,
-                pass_fds=(*pass_fds, status_end, gate, arguments),
+                pass_fds=(*pass_fds, status_end, gate, arguments, refused),
             )
         except BaseException:
             os.close(gate)
             os.close(status)
             raise
         finally:
-            os.close(status_end)
-            os.close(arguments)
+            for descriptor in (status_end, arguments, refused):
+                os.close(descriptor)
         usage = Usage(self._limits, [one.host for one in self._shown if one.writable])
         try:
-            return BubblewrapProcess(process, status, gate, self._limits, usage)
+            return BubblewrapProcess(process, status, gate, self._limits, usage, self._announce)
         finally:
             os.close(gate)
 
@@ -164,15 +169,15 @@ class Bubblewrap:
                 words += ["--cap-add", capability]
         else:
             words += ["--unshare-user"]
-        words += _system()
-        words += ["--ro-bind", str(self._etc), "/etc", *_of_etc(), "--proc", "/proc", "--dev", "/dev"]
-        words += [*_folders("/run"), *_folders("/var"), "--symlink", "/tmp", "/var/tmp", *_folders("/home")]
+        words += system_mounts()
+        words += ["--ro-bind", str(self._etc), "/etc", *etc_mounts(), "--proc", "/proc", "--dev", "/dev"]
+        words += [*folders("/run"), *folders("/var"), "--symlink", "/tmp", "/var/tmp", *folders("/home")]
         for folder, part in MEMORY_FOLDERS.items():
             # Root's mounts belong to root, so the slot's identity needs the right to write there.
             mode = "1777" if folder != HOME else "0777" if own else "0700"
             size = self._limits.memory_mib * MIB // part
             words += ["--perms", mode, "--size", str(size), "--tmpfs", folder]
-        words += _binds([*self._shown, *_resolver(self._network), *(Shown(path, path) for path in readable)])
+        words += binds([*self._shown, *resolver(self._network), *(Shown(path, path) for path in readable)])
         # Where the worker is an ordinary user, the root of the sandbox belongs to it: memory without a limit.
         words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(self.checkout)]
         return words
@@ -182,7 +187,13 @@ class BubblewrapProcess:
     """A program started in bubblewrap, with every process that descends from it."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], status: int, gate: int, limits: Limits, usage: Usage
+        self,
+        process: subprocess.Popen[bytes],
+        status: int,
+        gate: int,
+        limits: Limits,
+        usage: Usage,
+        announce: Callable[[int], None],
     ) -> None:
         """`status` tells what became of the program; writing to `gate` lets it start."""
         self._process = process
@@ -195,6 +206,7 @@ class BubblewrapProcess:
         try:
             self._reaper = self._meet_reaper()
             self._reaper_handle = os.pidfd_open(self._reaper)
+            announce(self._reaper)
             set_limits(self._reaper, wanted)
             Path(f"/proc/{self._reaper}/oom_score_adj").write_text(str(FIRST_VICTIM), "ascii")
             os.write(gate, b"1")
@@ -303,46 +315,3 @@ def _open_gate() -> int:
 def _drop_to(identity: Identity) -> list[str]:
     numbers = ["--reuid", str(identity.uid), "--regid", str(identity.gid), "--clear-groups"]
     return [SETPRIV, *numbers, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
-
-
-@cache
-def _system() -> tuple[str, ...]:
-    """The host's programs and libraries, read-only, with the links that merged /usr systems have."""
-    words: list[str] = []
-    for folder in SYSTEM_FOLDERS:
-        path = Path(folder)
-        if path.is_symlink():
-            words += ["--symlink", str(path.readlink()), folder]
-        elif path.is_dir():
-            words += ["--ro-bind", folder, folder]
-    processors = "/sys/devices/system"
-    return (*words, *_folders("/sys/devices"), "--ro-bind-try", processors, processors)
-
-
-@cache
-def _of_etc() -> tuple[str, ...]:
-    return tuple(word for path in shown_folders() for word in ("--ro-bind", str(path), str(path)))
-
-
-def _resolver(network: bool) -> list[Shown]:
-    file = Path("/etc/resolv.conf")
-    return [Shown(file, file)] if network and file.exists() else []
-
-
-def _binds(shown: Iterable[Shown]) -> list[str]:
-    words: list[str] = []
-    for one in shown:
-        if not one.writable and one.host == one.inside and str(one.inside).startswith(ALREADY_SHOWN):
-            continue
-        words += _folders(str(one.inside.parent))
-        words += ["--bind" if one.writable else "--ro-bind", str(one.host), str(one.inside)]
-    return words
-
-
-def _folders(path: str) -> list[str]:
-    """Make a folder and those above it, open to all: bubblewrap would close them to all but their owner."""
-    above = [str(parent) for parent in reversed(PurePosixPath(path).parents)][1:]
-    words: list[str] = []
-    for folder in [*above, path] if path != "/" else []:
-        words += ["--perms", "0755", "--dir", folder]
-    return words

@@ -80,6 +80,19 @@ def sandbox_environment(home: str, tmp: str, extra: Mapping[str, str]) -> dict[s
     }
 
 
+def memory_file(content: bytes) -> int:
+    """A descriptor to read this from, for a program that is started with it."""
+    descriptor = os.memfd_create("content")
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def spawn(
     command: Sequence[str],
     *,

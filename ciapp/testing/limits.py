@@ -25,12 +25,14 @@ from ciapp.errors import SandboxError
 from ciapp.settings import Limits
 from ciapp.testing import guard
 from ciapp.testing.folders import remove_folder
+from ciapp.testing.keyrings import refuse_keyrings
 from ciapp.testing.launch import (
     FIRST_VICTIM,
     Shown,
     check_readable,
     kernel_limits,
     killed_from_outside,
+    memory_file,
     sandbox_environment,
     spawn,
     wait_for,
@@ -83,11 +85,8 @@ class LimitsOnly:
             "status": status_end,
         }
         usage = Usage(self._limits, [*self._writable, self._scratch])
-        orders = os.memfd_create("orders")
+        orders = memory_file(json.dumps(order).encode("ascii"))
         try:
-            with open(orders, "w", encoding="ascii", closefd=False) as file:
-                json.dump(order, file)
-            os.lseek(orders, 0, os.SEEK_SET)
             # The guard may be root: no variable of the commit's choice, LD_PRELOAD for one, is to reach it.
             process = spawn(
                 [sys.executable, "-I", "-S", guard.__file__, str(orders)],
@@ -130,6 +129,7 @@ class LimitsOnly:
             "gid": self._identity.gid if own else None,
             "limits": {name: _lowered(name, limit) for name, limit in wanted.items()},
             "oom_score_adj": FIRST_VICTIM,
+            "refused": refuse_keyrings().hex(),
         }
 
 

@@ -81,6 +81,11 @@ def pid_inside(pid: int) -> int:
     return 0
 
 
+def started_at(pid: int) -> str:
+    """When a process started, as the kernel counts: with its number, it names a process for ever."""
+    return " ".join(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19:20])
+
+
 def mount_namespace(pid: int) -> str:
     """The name of a process's mount namespace; empty when it is gone."""
     try:

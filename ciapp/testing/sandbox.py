@@ -178,7 +178,15 @@ def open_sandbox(
     [start] = [one for one in checkout.shown if one.inside == CHECKOUT]
     if level.name == Bubblewrap.level:
         etc = _etc_of(slot.path, identity)
-        return Bubblewrap(identity, etc, limits, checkout.shown, checkout=CHECKOUT, network=network)
+        return Bubblewrap(
+            identity,
+            etc,
+            limits,
+            checkout.shown,
+            checkout=CHECKOUT,
+            network=network,
+            announce=slot.end_with_us,
+        )
     return LimitsOnly(identity, slot.path / "scratch", limits, checkout.shown, checkout=start.host)
 
 

@@ -25,14 +25,20 @@ import msgspec
 
 from ciapp.errors import CheckoutError
 from ciapp.testing import sweeper
-from ciapp.testing.processes import kill_identity, list_named, send_signal
+from ciapp.testing.processes import kill_identity, list_named, send_signal, started_at
 
 FIRST_UID = 1_900_000_000  #: far above the users and the containers' ranges of any host
 INSTALLATIONS = 60_000
 SLOTS = 1_000
 
-#: A line is a slot given back in good order, the pipe's end the death of its holder.
-WAIT_AND_SWEEP = 'read -r line || exec "$@"'
+#: Lines name the process that is to end with the holder; the pipe's end is the death of the holder.
+WAIT_AND_SWEEP = """
+while read -r line; do
+    [ "$line" = released ] && exit
+    told=$line
+done
+exec "$@" $told
+"""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -72,13 +78,20 @@ class Slot:
         # Two installations on one host must not share identities: each could end the other's processes.
         return zlib.crc32(os.fsencode(self.path.parent))
 
+    def end_with_us(self, pid: int) -> None:
+        """Have a process killed when this one dies, whatever it calls itself; the last that was named."""
+        self._tell_sweeper(f"{pid} {started_at(pid)}")
+
     def release(self) -> None:
         """Let another process have the slot."""
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._lifeline, b"\n")
+        self._tell_sweeper("released")
         os.close(self._lifeline)
         self._sweeper.wait()
         os.close(self._lock)
+
+    def _tell_sweeper(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # somebody has killed it
+            os.write(self._lifeline, f"{line}\n".encode("ascii"))
 
 
 def take_slot(state_path: Path) -> Slot:

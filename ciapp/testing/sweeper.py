@@ -2,11 +2,13 @@
 
 Run as a script by a shell that has waited for the worker's end, alone with the standard library:
 
-    python -I -S sweeper.py NAME
+    python -I -S sweeper.py NAME [PID STARTED]
 
 NAME is how the processes that serve the dead holder of the slot call themselves, and nobody else: so the
 slot's next holder is left alone. A program that was just being started calls itself so only a moment later,
-so the sweeper looks again until it has found nothing for a while.
+so the sweeper looks again until it has found nothing for a while. PID is a process that may have been made to
+call itself something else; STARTED, when it started, in the kernel's ticks, tells it from another of that
+number.
 """
 
 # ruff: noqa: PTH123, PTH208
@@ -25,12 +27,23 @@ GIVES_UP_AFTER_S = 30.0
 def main() -> None:
     """Sweep until all is quiet."""
     prefix = os.fsencode(sys.argv[1]) + b"\0"
+    end_told(*sys.argv[2:4])
     gives_up_at_s = time.monotonic() + GIVES_UP_AFTER_S
     quiet_at_s = time.monotonic() + QUIET_S
     while time.monotonic() < min(quiet_at_s, gives_up_at_s):
         if end_named(prefix):
             quiet_at_s = time.monotonic() + QUIET_S
         time.sleep(LOOK_EVERY_S)
+
+
+def end_told(pid: str = "", started: str = "") -> None:
+    """End a process that is still the one it was."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            if file.read().rpartition(")")[2].split()[19] == started:
+                os.kill(int(pid), signal.SIGKILL)
+    except OSError:
+        return
 
 
 def end_named(prefix: bytes) -> bool:
