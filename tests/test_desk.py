@@ -234,7 +234,8 @@ class TestTelling(Desk):
     def test_bad_configuration_is_the_trees_own_fault_and_bad_words_are_usage(self) -> None:
         self.write({"tests/test_app.py": RED_AND_GREEN, ".ciapp.toml": "patern = 1"})
         said = self.ciapp("run", code=1)
-        self.assertIn("SETUP FAILED: .ciapp.toml:1: unknown setting 'patern'", said.out)
+        self.assertTrue(said.out.startswith(f"Tree:        {self.project}\nSETUP FAILED: "), said.out)
+        self.assertIn(".ciapp.toml:1: unknown setting 'patern'", said.out)
 
         self.assertEqual(2, self.ciapp("run", "--until-fail", "0").code)
         self.assertEqual(2, self.ciapp("run", "nowhere").code)

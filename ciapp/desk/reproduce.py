@@ -76,6 +76,8 @@ class _Again:
         self, slot: Slot, only: Sequence[Key] | None, *, shell: bool, should_stop: Callable[[], bool]
     ) -> Status:
         """Run, compare, and open the shell."""
+        short = self._run.commit[:SHORT_COMMIT]
+        self._screen.introduce({"Commit": f"{short} of {self._run.repo}", "Subject": self._run.subject})
         opened = open_again(
             self._run, self._recorded, slot, self._settings, self._interpreter, should_stop=should_stop
         )
@@ -99,11 +101,7 @@ class _Again:
             only=None if only is None else tuple(only),
             scopes=self._unloaded(only),
         )
-        what = {
-            "Commit": f"{self._run.commit[:SHORT_COMMIT]} of {self._run.repo}",
-            "Subject": self._run.subject,
-        }
-        with self._screen.watching(what, should_stop) as watch:
+        with self._screen.watching(should_stop) as watch:
             watch.on_ready(self._interpreter, suite)
             self._tell_differences(suite)
             findings = run_watched(msgspec.structs.replace(suite, plan=plan), watch)

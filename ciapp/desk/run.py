@@ -66,6 +66,7 @@ class _Desk:
             order = msgspec.structs.replace(order, only=failed.tests, scopes=failed.scopes)
         elif only_failed:
             self._screen.write("Nothing failed when it last ran, so all tests run.\n")
+        self._screen.introduce({"Tree": _called(self._tree)})  # an environment may take its time
         slot = take_desk_slot(self._settings)
         try:
             for number in range(1, times + 1):
@@ -83,7 +84,7 @@ class _Desk:
 
     def _run_once(self, slot: Slot, order: Order, should_stop: Callable[[], bool]) -> Report:
         started_at = datetime.now(UTC)
-        with self._screen.watching({"Tree": _called(self._tree)}, should_stop) as watch:
+        with self._screen.watching(should_stop) as watch:
             findings = test_tree(self._tree, slot, self._settings, order, watch)
         return _report(self._tree, _explained(findings, order), started_at)
 

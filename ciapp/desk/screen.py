@@ -27,37 +27,41 @@ class Screen:
     def __init__(self, *, verbose: bool = False, to_stderr: bool = False) -> None:
         self._verbose = verbose
         self._to_stderr = to_stderr
-        self._is_introduced = False
+        self._is_told = False
 
     def write(self, text: str) -> None:
         """Show a text, which is escaped already."""
         click.echo(text, nl=False, err=self._to_stderr)
 
+    def introduce(self, fields: Mapping[str, str]) -> None:
+        """Show facts of what is run, a line each."""
+        self.write("".join(f"{name + ':':12} {escape_line(value)}\n" for name, value in fields.items()))
+
     @contextlib.contextmanager
-    def watching(self, what: Mapping[str, str], should_stop: Callable[[], bool]) -> Iterator[Watch]:
-        """Show a run's tests as they are settled, below a head that is shown once."""
+    def watching(self, should_stop: Callable[[], bool]) -> Iterator[Watch]:
+        """Show a run's tests as they are settled, below what they run with."""
         stream = sys.stderr if self._to_stderr else sys.stdout
         live = Live(verbose=self._verbose, color=stream.isatty())
         yield Watch(
-            on_ready=lambda interpreter, suite: self._introduce(what, interpreter, suite),
+            on_ready=self._tell_environment,
             on_progress=lambda told: live.count(told.known, told.done),
             on_settled=lambda found: self.write(live.show(found)),
             should_stop=should_stop,
         )
         self.write(live.end())
 
-    def _introduce(self, what: Mapping[str, str], interpreter: Interpreter, suite: Suite) -> None:
-        if self._is_introduced:
-            return
-        self._is_introduced = True
-        fields = {
-            **what,
-            "Environment": f"Python {interpreter.version}, sandbox: {suite.sandbox.level}",
-            "Installed": suite.installation,
-        }
-        self.write(
-            "".join(f"{name + ':':12} {escape_line(value)}\n" for name, value in fields.items()) + "\n"
+    def _tell_environment(self, interpreter: Interpreter, suite: Suite) -> None:
+        if self._is_told:
+            return  # it is the same in each of several runs
+        self._is_told = True
+        level = suite.sandbox.level
+        self.introduce(
+            {
+                "Environment": f"Python {interpreter.version}, sandbox: {level}",
+                "Installed": suite.installation,
+            }
         )
+        self.write("\n")
 
 
 @contextlib.contextmanager
