@@ -13,7 +13,7 @@ from ciapp.results.report import State
 from ciapp.results.runs import REPORTED, Attempt
 from ciapp.results.workers import list_workers
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
-from tests.support.installation import PASSING, Installation, eventually
+from tests.support.installation import PASSING, TEST_ANEW, Installation, eventually
 from tests.support.network import Host, Network
 from tests.support.servers import PrivatePostgreSQL, PrivateRabbitMQ, PrivateRedis
 
@@ -33,7 +33,7 @@ class HostedInstallation(Installation):
         self, test: unittest.TestCase, network: Network, server: PrivatePostgreSQL, broker: str
     ) -> None:
         self.git_host = network.add_host("git")
-        settings = ('host = "git"', f"lease_s = {LEASE_S}", "reconcile_s = 5")
+        settings = ('host = "git"', f"lease_s = {LEASE_S}", "reconcile_s = 5", TEST_ANEW)
         super().__init__(test, *settings, broker=broker, database=server.url, host=self.git_host)
         self._ledger = Database(server.local_url)
         test.addCleanup(self._ledger.close)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ciapp.results.report import State
 from ciapp.results.runs import Run, list_attempts
-from tests.support.installation import Installation, eventually
+from tests.support.installation import TEST_ANEW, Installation, eventually
 from tests.support.processes import processes_with
 
 BOTH_PASSED = {"passed": 2}
@@ -37,7 +37,7 @@ class HeldRuns(unittest.TestCase):
     lease_s = 2.0
 
     def setUp(self) -> None:
-        self.ci = self.new_installation(f"lease_s = {self.lease_s}", "reconcile_s = 5")
+        self.ci = self.new_installation(f"lease_s = {self.lease_s}", "reconcile_s = 5", TEST_ANEW)
         self.clone = self.ci.make_repository()
         self.ci.start("dispatcher")
         self.marker = f"marker-{uuid.uuid4().hex}"

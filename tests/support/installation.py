@@ -33,6 +33,7 @@ Found = TypeVar("Found")
 PASSING = "import unittest\n\n\nclass TestA(unittest.TestCase):\n    def test_a(self):\n        pass\n"
 FAILING = PASSING.replace("pass\n", "self.fail('broken')\n")
 SLOW = PASSING.replace("import unittest", "import time\nimport unittest").replace("pass\n", "time.sleep(5)\n")
+TEST_ANEW = "[repository.team.project]\nreuse = false"  #: as the last setting: each commit's tests really run
 DEADLINE_S = 60.0
 CODE = Path(__file__).parent.parent.parent
 
