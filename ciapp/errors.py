@@ -54,6 +54,10 @@ class LedgerError(CiError):
     """The ledger's database cannot be reached or used."""
 
 
+class LedgerAwayError(LedgerError):
+    """The ledger's database server does not answer, or went away in the middle; later it may be back."""
+
+
 class BrokerError(CiError):
     """The broker cannot be reached."""
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import threading
 import unittest
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from sqlalchemy import update
 
 from ciapp.errors import LedgerError, UsageError
+from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
 from ciapp.results.order import DEFERRED
 from ciapp.results.pushes import (
@@ -147,6 +151,27 @@ class LedgerRules:
 
         self.assertEqual([1], won)
         self.assertEqual(1, len(list_attempts(self.database, run.id)))
+
+    def test_who_did_not_hear_the_answer_to_a_claim_asks_again_and_nobody_else_gets_it(self):
+        moment = datetime.now(UTC)
+        run = self.pushed_run()
+        claim = partial(claim_run, self.database, run.id, attempt=1)
+        first = claim(worker="w#0", at=moment)
+
+        self.assertIsNotNone(first)
+        self.assertEqual(first, claim(worker="w#0", at=moment))
+        self.assertIsNone(claim(worker="w#1", at=moment))
+        self.assertIsNone(claim(worker="w#0", at=moment + timedelta(seconds=1)))
+        self.assertEqual(1, len(list_attempts(self.database, run.id)))
+
+    def test_a_clock_that_is_set_back_keeps_no_lost_run_waiting(self):
+        run = self.claimed_run()
+        lose_attempt(self.database, run.id, attempt=1, reason="boom", tries=3)
+        for wait_s, is_due in ((5, False), (3600, True)):
+            with self.database.write() as connection:
+                not_before = datetime.now(UTC) + timedelta(seconds=wait_s)
+                connection.execute(update(schema.runs).values(not_before=not_before))
+            self.assertEqual(is_due, run.id in [each.id for each in next_runs(self.database, 9)])
 
     def test_a_message_for_another_attempt_than_the_next_is_refused(self):
         run = self.pushed_run()

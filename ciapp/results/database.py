@@ -23,17 +23,36 @@ from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
     DisconnectionError,
+    InterfaceError,
     NoSuchModuleError,
+    OperationalError,
     SQLAlchemyError,
 )
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ciapp.errors import LedgerError, SettingsError
+from ciapp.errors import LedgerAwayError, LedgerError, SettingsError
 from ciapp.results.forks import forget_at_fork, open_connection
 from ciapp.results.schema import HEAD_REVISION
 
 BUSY_TIMEOUT_S = 30
-CONNECT_TIMEOUT_S = 5
+#: How long each side of a connection to PostgreSQL believes in the other, which may be gone without a word.
+#: By default the client waits for an answer for 15 minutes or two hours; and the server keeps what a vanished
+#: worker has locked for as long, while everybody else waits for that.
+CLIENT_PATIENCE = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,  # ms
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+SERVER_PATIENCE = {
+    "tcp_user_timeout": "10s",
+    "tcp_keepalives_idle": "5s",
+    "tcp_keepalives_interval": "2s",
+    "tcp_keepalives_count": "3",
+    "idle_in_transaction_session_timeout": "60s",
+    "lock_timeout": "30s",
+}
 UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")  #: NUL, and surrogates: bytes that were not UTF-8
 MIGRATION_LOCK = 0x63696170  #: PostgreSQL advisory lock: "ciap"
 
@@ -133,7 +152,8 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            raise LedgerError(
+            is_away = self.dialect != "sqlite" and isinstance(error, OperationalError | InterfaceError)
+            raise (LedgerAwayError if is_away else LedgerError)(
                 f"ledger {self.address}: {_first_line(error.orig)}; run `ciapp doctor`"
             ) from error
         except SQLAlchemyError as error:
@@ -157,9 +177,9 @@ def _escaped(found: re.Match[str]) -> str:
 
 def _make_engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(
-            url, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
-        )
+        engine = create_engine(url, pool_pre_ping=True, pool_size=2, connect_args=CLIENT_PATIENCE)
+        event.listen(engine, "connect", _bound_server_patience)
+        return engine
     file = make_url(url).database
     if file and file != ":memory:":
         Path(file).parent.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -195,6 +215,12 @@ def _which_file(file: str | None) -> tuple[int, int] | None:
     except OSError:
         return None
     return facts.st_dev, facts.st_ino
+
+
+def _bound_server_patience(connection: Any, _record: object) -> None:
+    # Not in the connection's start-up options, which PgBouncer refuses.
+    connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in SERVER_PATIENCE.items()))
+    connection.commit()
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -25,7 +25,7 @@ from ciapp.results import schema
 from ciapp.results.database import Database
 from ciapp.results.matrix import DEFAULT
 from ciapp.results.report import State
-from ciapp.results.runs import Run, as_run, select_runs
+from ciapp.results.runs import RETRY_AFTER_S, Run, as_run, select_runs
 
 RESEND_AFTER_S = 15.0  #: doubled with each message sent for one attempt
 #: The same while a worker that could take the run has a free slot. RabbitMQ hands a worker messages of each
@@ -96,7 +96,12 @@ def next_runs(database: Database, limit: int, environments: Collection[str] | No
     waits = [
         runs.state == State.QUEUED,
         runs.sent_token != runs.token + 1,
-        or_(runs.not_before.is_(None), runs.not_before <= now),
+        or_(
+            runs.not_before.is_(None),
+            runs.not_before <= now,
+            # A clock that was set back would keep it waiting for as long.
+            runs.not_before > now + timedelta(seconds=max(RETRY_AFTER_S)),
+        ),
     ]
     if environments is not None:
         waits.append(runs.environment.in_(environments))

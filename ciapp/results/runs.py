@@ -91,9 +91,14 @@ def parse_task_id(text: str) -> tuple[int, int] | None:
     return int(parts[2]), int(parts[3])
 
 
-def claim_run(database: Database, run_id: int, *, attempt: int, worker: str) -> Run | None:
-    """Begin an attempt; None when it is not this attempt's turn, whatever the reason."""
-    now = datetime.now(UTC)
+def claim_run(
+    database: Database, run_id: int, *, attempt: int, worker: str, at: datetime | None = None
+) -> Run | None:
+    """Begin an attempt; None when it is not this attempt's turn, whatever the reason.
+
+    Who did not hear the answer asks again with the same moment `at`, and gets what was claimed then.
+    """
+    now = at or datetime.now(UTC)
     with database.write() as connection:
         claimed = connection.execute(
             update(schema.runs)
@@ -117,7 +122,9 @@ def claim_run(database: Database, run_id: int, *, attempt: int, worker: str) -> 
             )
         )
         if not claimed.rowcount:
-            return None
+            mine = (schema.runs.c.worker == worker, schema.runs.c.started_at == now)
+            row = connection.execute(select_runs().where(*held(run_id, attempt), *mine)).one_or_none()
+            return as_run(row) if row is not None else None
         connection.execute(
             schema.attempts.insert().values(
                 run_id=run_id, number=attempt, worker=worker, started_at=now, ending=""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from ciapp.errors import ProjectError, StaleAttemptError
+from ciapp.errors import LedgerAwayError, ProjectError, StaleAttemptError
 from ciapp.results.database import Database
 from ciapp.results.report import Findings, Report
 from ciapp.results.reuse import find_reusable, reuse
@@ -38,12 +39,14 @@ from ciapp.testing.suite import Suite, prepare_suite, unprepared, with_terms
 from ciapp.testing.supervisor import run_suite
 
 logger = logging.getLogger(__name__)
+CLAIM_WITHIN_S = 60.0  #: how long a worker waits for a database that is away
+CLAIM_AGAIN_S = 0.5
 
 
 def test_run(run_id: int, attempt: int, *, worker: str, settings: Settings) -> Report | None:
     """Make one attempt at a run. Raises CiError when it fails for our reasons."""
     database, slot = _database(settings.database), _slot(settings.state_path)
-    run = claim_run(database, run_id, attempt=attempt, worker=f"{worker}#{slot.number}")
+    run = _claim(database, run_id, attempt, worker=f"{worker}#{slot.number}")
     if run is None:
         logger.info("run not claimed", extra={"run_id": run_id, "attempt": attempt})
         return None
@@ -54,6 +57,22 @@ def test_run(run_id: int, attempt: int, *, worker: str, settings: Settings) -> R
 
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # its name is the domain's, not a test's
+
+
+def _claim(database: Database, run_id: int, attempt: int, worker: str) -> Run | None:
+    """Begin the attempt. A database that is away is waited for: nothing else could be begun meanwhile.
+
+    A worker that gave up at once would drop message after message, faster than any that can do the work.
+    """
+    started_at, until_s = datetime.now(UTC), time.monotonic() + CLAIM_WITHIN_S
+    while True:
+        try:
+            return claim_run(database, run_id, attempt=attempt, worker=worker, at=started_at)
+        except LedgerAwayError as error:
+            if time.monotonic() > until_s:
+                raise
+            logger.warning("claim waits for the ledger", extra={"run_id": run_id, "error": str(error)})
+            time.sleep(CLAIM_AGAIN_S)
 
 
 def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Database) -> Findings:

@@ -1,0 +1,73 @@
+"""A door to a server that slams at a chosen word: the server has done as it was told, and nobody hears so."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import unittest
+from collections.abc import Iterator
+
+CHUNK = 65536
+
+
+class SlammingProxy:
+    """Forwards connections, and cuts the first whose transaction had the word, once that is committed."""
+
+    def __init__(self, test: unittest.TestCase, port: int, word: bytes) -> None:
+        self.has_slammed = threading.Event()
+        self._target = port
+        self._word = word
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        test.addCleanup(self._listener.close)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._target))
+            armed = threading.Event()
+            for work in (self._forward, self._answer):
+                threading.Thread(target=work, args=(client, server, armed), daemon=True).start()
+
+    def _forward(self, client: socket.socket, server: socket.socket, armed: threading.Event) -> None:
+        spoke = False
+        for data in _read(client):
+            spoke = spoke or self._word in data
+            if spoke and b"COMMIT" in data and not self.has_slammed.is_set():
+                armed.set()
+            server.sendall(data)
+        _close(server)
+
+    def _answer(self, client: socket.socket, server: socket.socket, armed: threading.Event) -> None:
+        for data in _read(server):
+            if armed.is_set() and b"COMMIT" in data:  # it is done, and this was to say so
+                self.has_slammed.set()
+                break
+            try:
+                client.sendall(data)
+            except OSError:
+                break
+        _close(server)
+        _close(client)
+
+
+def _read(source: socket.socket) -> Iterator[bytes]:
+    while True:
+        try:
+            data = source.recv(CHUNK)
+        except OSError:
+            return
+        if not data:
+            return
+        yield data
+
+
+def _close(end: socket.socket) -> None:
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return
