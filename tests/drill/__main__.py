@@ -103,6 +103,8 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
     judged.violations += judge_end(stage) + stage.violations
     for note in stage.notes:
         say(note)
+    if judged.violations:
+        say(stage.ci.logs())
     struck = lanes.struck + Counter({"hook killed": pushers.hooks_killed})
     return Result(len(projects), judged, pushers.samples, struck, lanes.missed, time.monotonic() - started_s)
 

@@ -21,6 +21,7 @@ from tests.drill.striking import COSTLY, NothingToStrikeError
 
 MOST_TRIES = 2  #: of an unfinished run, for a fault that may cost it another one
 HOLD_BACK_S = 40.0
+WORKS_WITHIN_S = 60.0
 #: Another fault has taken away what a fault needs.
 UNREACHABLE = (OSError, OperationalError, psycopg.OperationalError, CiError, NothingToStrikeError)
 
@@ -62,6 +63,7 @@ class Lanes:
     def _strike_all(
         self, faults: Sequence[PlannedFault], strikes: Mapping[str, Callable[[PlannedFault], None]]
     ) -> None:
+        self._await_first_run()
         for fault in faults:
             if self._closing.wait(fault.gap_s):
                 return
@@ -77,6 +79,12 @@ class Lanes:
                 self._stage.violations.append(f"the drill could not strike: {fault.kind}: {error!r}")
             else:
                 self.struck[fault.kind] += 1
+
+    def _await_first_run(self) -> None:
+        """Faults that strike before anything works would hit nothing."""
+        until_s = time.monotonic() + WORKS_WITHIN_S
+        while not self._stage.seen.finished and time.monotonic() < until_s and not self._closing.wait(0.1):
+            continue
 
     def _may_cost_an_attempt(self) -> bool:
         """Wait until no run is near the end of its attempts; False when that takes too long."""

@@ -17,7 +17,7 @@ import msgspec
 
 from tests.drill.projects import Project, make_project
 
-COMMITS_PER_S = 1.5  #: how fast they are pushed, all clones together
+COMMITS_PER_S = 2.0  #: how fast they are pushed, all clones together
 BRANCHES = 2  #: of each clone at first
 HOOK_DIES = (
     "date before",
