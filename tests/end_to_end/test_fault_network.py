@@ -10,6 +10,7 @@ import sys
 import time
 import unittest
 
+import pytest
 from sqlalchemy import text
 
 from ciapp.results.database import Database
@@ -21,6 +22,8 @@ from tests.support.installation import CODE, PASSING, TEST_ANEW, Installation, e
 from tests.support.ledgers import add_repository
 from tests.support.network import Host, Network
 from tests.support.servers import PrivatePostgreSQL, PrivateRabbitMQ, PrivateRedis
+
+pytestmark = pytest.mark.slow
 
 LEASE_S = 2.0
 CUT_S = 1.75 * LEASE_S
