@@ -13,6 +13,8 @@ import unittest
 from typing import Any
 from unittest import mock
 
+import pytest
+
 from ciapp.errors import UsageError
 from ciapp.results import report as reports
 from ciapp.results.report import Findings, FixtureResult, Outcome, Report, Status
@@ -111,6 +113,7 @@ class TestReproduce(unittest.TestCase):
         said = self.ciapp.ciapp("reproduce", "team", "HEAD", "--shell", code=2)
         self.assertIn("--shell needs a terminal", said)
 
+    @pytest.mark.slow
     def test_a_shell_has_the_tests_environment_and_job_control_and_leaves_nothing(self) -> None:
         for sandbox in ("auto", "off"):
             with self.subTest(sandbox):

@@ -8,6 +8,7 @@ import sqlite3
 import time
 import unittest
 
+import pytest
 from sqlalchemy import text
 
 from ciapp.errors import LedgerError
@@ -24,6 +25,8 @@ from tests.support.proxy import SlammingProxy
 from tests.support.servers import PrivatePostgreSQL
 
 LOCKED_S = 4.0
+
+pytestmark = pytest.mark.slow
 
 
 class DatabaseTest(HeldRuns):
