@@ -241,9 +241,9 @@ class RedisPostgresql:
 
     def install(self, *settings: str) -> Installation:
         assert isinstance(self, unittest.TestCase)
-        redis = PrivateRedis(self)
-        redis.start()
-        return Installation(self, *settings, broker=redis.url, database=_plain(fresh_postgresql_url(self)))
+        return Installation(
+            self, *settings, broker=PrivateRedis(self).url, database=_plain(fresh_postgresql_url(self))
+        )
 
 
 def rabbitmq_host(test: unittest.TestCase) -> str:

@@ -91,7 +91,8 @@ class PrivateServer:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it again after `stop` or `kill`, and wait until it answers."""
+        assert self._process is None, "a second process would be in the way of the first, which nobody ends"
         with (self.folder / "server.log").open("ab") as log:
             self._process = self._popen(self.command(), log.fileno())
         until = time.monotonic() + START_WITHIN_S
