@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import time
-
 import click
 
-from ciapp.errors import LedgerAwayError, SettingsError
+from ciapp.errors import SettingsError
 from ciapp.results.database import Database
 from ciapp.results.history import resolve_revision
 from ciapp.results.pushes import KnownRepository, find_repository
 from ciapp.settings import PYTHON_VERSION, Settings, load_settings
-
-logger = logging.getLogger(__name__)
-LOOK_AGAIN_S = 1.0
 
 
 class Context:
@@ -37,25 +31,6 @@ class Context:
             ) from error
         database.migrate()
         return database
-
-    def ledger_when_there(self) -> Database:
-        """The ledger, for what is to run for long: a database server that is away is waited for.
-
-        Machines that come up together after a power cut do so in any order.
-        """
-        away = False
-        while True:
-            try:
-                database = self.ledger()
-            except LedgerAwayError as error:
-                if not away:
-                    logger.warning("ledger away, waiting for it", extra={"error": str(error)})
-                away = True
-                time.sleep(LOOK_AGAIN_S)
-                continue
-            if away:
-                logger.info("ledger back")
-            return database
 
     def find(self, name: str, revision: str) -> tuple[Database, KnownRepository, str]:
         """A repository and a commit of it, by what the user called them."""

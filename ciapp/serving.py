@@ -18,7 +18,7 @@ def up(context: Context, concurrency: int | None, port: int | None, no_monitor: 
     """Run dispatcher, worker and monitor on this machine until Ctrl-C."""
     from ciapp.services import run_services
 
-    context.ledger_when_there().close()
+    context.ledger().close()
     sys.exit(run_services(context.settings, concurrency=concurrency, port=port, monitor=not no_monitor))
 
 
@@ -29,8 +29,7 @@ def dispatcher(context: Context, once: bool) -> None:
     """Move pushes into the ledger and runs to workers; take back runs that were lost."""
     from ciapp.intake.serve import serve
 
-    # One that a hook started does not wait: the next push would start another.
-    serve(context.settings, context.ledger() if once else context.ledger_when_there(), once=once)
+    serve(context.settings, context.ledger(), once=once)
 
 
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -41,7 +40,7 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 @pass_context
 def worker(context: Context, arguments: tuple[str, ...]) -> None:
     """Test commits: a Celery worker, with Celery's own options."""
-    context.ledger_when_there().close()
+    context.ledger().close()
     from ciapp.celery import app
 
     options = ["--loglevel=info", "--without-mingle", "--without-gossip"]

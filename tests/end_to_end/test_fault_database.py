@@ -82,17 +82,6 @@ class TestPostgresql(DatabaseTest):
         self.assert_tested_once([held, *pushed])
         self.assertIsNone(worker.poll())
 
-    def test_services_that_start_before_it_wait_for_it(self) -> None:
-        self.ci.processes[0].terminate()  # the dispatcher
-        self.ci.processes[0].wait()
-        self.server.kill()
-        services = [self.ci.start("dispatcher", log="later"), self.start_worker()]
-        eventually(lambda: self.ci.logs().count("ledger away, waiting for it") == 2, "both say so")
-        pushed = self.push()
-        self.server.start()
-        self.assert_tested_once(pushed)
-        self.assertEqual([None, None], [service.poll() for service in services])
-
     def test_a_migration_that_locks_its_tables_keeps_a_run_waiting_and_no_more(self) -> None:
         self.start_worker()
         held = self.push_held()
