@@ -30,6 +30,26 @@ owner.keep("events", None)
 print(owner.take("runs").content.decode(), flush=True)
 time.sleep(600)
 """
+#: A process that ends while it holds a message, and a thread of it would become another owner for ever.
+LEAVER = """
+import sys, threading, time
+from contextlib import suppress
+from pathlib import Path
+from ciapp.broker.folder import BrokerFolder
+from ciapp.broker.owner import Owner
+from ciapp.errors import BrokerError
+folder = BrokerFolder(Path(sys.argv[1]))
+owners = [Owner(folder)]
+owners[0].keep("events", None)
+print(owners[0].take("runs").content.decode(), flush=True)
+def connect_again():
+    while True:
+        while owners[-1].is_open:
+            time.sleep(0.001)
+        with suppress(BrokerError):
+            owners.append(Owner(folder))
+threading.Thread(target=connect_again, daemon=True).start()
+"""
 #: A process that puts numbered messages on a queue.
 WRITER = """
 import sys
@@ -263,6 +283,18 @@ class TestOwner(BrokerTest):
 
         self.sweep_until_size(1)
 
+        self.assertFalse(self.folder.has_queue("events"), "its own queue outlived it")
+        self.assertEqual([], names(self.folder.owners))
+
+    def test_what_an_owner_held_whose_process_ended_in_order_is_back_without_a_sweep(self) -> None:
+        self.put("a")
+        self.folder.declare_queue("events")
+        leaver = self.start(LEAVER)
+        assert leaver.stdout is not None
+        self.assertEqual("a\n", leaver.stdout.readline())
+        leaver.wait()
+
+        self.assertEqual(1, self.folder.size("runs"))
         self.assertFalse(self.folder.has_queue("events"), "its own queue outlived it")
         self.assertEqual([], names(self.folder.owners))
 

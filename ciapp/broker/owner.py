@@ -4,17 +4,20 @@ In:  the queues it consumes from.
 Out: messages, taken for good or until they are settled or given back; the wait for more.
 
 The lock belongs to this process alone: a forked child drops its copy at once, or a pool child would keep the
-messages of a worker that was killed.
+messages of a worker that was killed. A process that ends in good order leaves no owner behind, whoever forgot
+to close it: nothing may run here afterwards that would sweep it away.
 """
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import secrets
 import select
 import socket
 import stat
+import threading
 import weakref
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -39,6 +42,8 @@ class Owner:
     """Takes messages; while it lives, nobody else gets them."""
 
     def __init__(self, folder: BrokerFolder) -> None:
+        if _ends.is_set():
+            raise BrokerError(f"broker folder {folder.path} cannot be used any more: this process is ending")
         self._folder = folder
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}"
         self.path = folder.owners / quoted(name)
@@ -173,4 +178,14 @@ def _leave_to_parent() -> None:
         owner.forget()
 
 
+def _close_all() -> None:
+    """At the end of this process: Flower closes none of its connections, and its threads make new ones."""
+    _ends.set()
+    for owner in list(_open_owners):
+        with suppress(BrokerError, OSError):
+            owner.close()
+
+
+_ends = threading.Event()
 os.register_at_fork(after_in_child=_leave_to_parent)
+atexit.register(_close_all)
