@@ -216,16 +216,17 @@ class LedgerRules:
         self.assertEqual((10, 4, 1), (now.tests_known, now.tests_done, now.tests_failed))
         self.assertGreater(now.beat, run.beat)
 
-    def test_after_the_last_try_the_run_is_an_infra_error_that_says_why(self):
+    def test_after_the_last_try_the_run_is_an_infra_error_that_says_why_each_was_lost(self):
         run = self.claimed_run()
         for attempt in (1, 2, 3):
             if attempt > 1:
                 self.assertIsNotNone(claim_run(self.database, run.id, attempt=attempt, worker="w#0"))
-            self.assertTrue(lose_attempt(self.database, run.id, attempt=attempt, reason="boom", tries=3))
+            reason = f"boom {attempt}"
+            self.assertTrue(lose_attempt(self.database, run.id, attempt=attempt, reason=reason, tries=3))
 
         ended = self.only_run()
         self.assertEqual((State.FINISHED, Status.INFRA_ERROR), (ended.state, ended.status))
-        self.assertIn("3 attempts were lost, the last one because boom", ended.reason)
+        self.assertEqual("3 attempts were lost: boom 1; boom 2; boom 3", ended.reason)
         self.assertEqual(Status.INFRA_ERROR, report_on(self.database, ended).status)
         self.assertFalse(lose_attempt(self.database, run.id, attempt=3, reason="boom", tries=3))
 

@@ -177,13 +177,25 @@ def lose_attempt(
             values = {
                 "state": State.FINISHED,
                 "status": Status.INFRA_ERROR.value,
-                "reason": f"{run.tries} attempts were lost, the last one because {stored_text(reason)}",
+                "reason": f"{run.tries} attempts were lost: {_endings(connection, run)}{stored_text(reason)}",
                 "finished_at": now,
             }
         changed = connection.execute(update(schema.runs).where(*held(run_id, attempt)).values(values))
         if changed.rowcount:
             end_attempt(connection, run_id, attempt, reason)
         return bool(changed.rowcount)
+
+
+def _endings(connection: Connection, run: Run) -> str:
+    """How the attempts before the latest one ended, as the beginning of a list: "first; second; "."""
+    attempts = schema.attempts.c
+    before = (
+        select(attempts.ending)
+        .where(attempts.run_id == run.id, attempts.number < run.attempt)
+        .order_by(attempts.number.desc())
+        .limit(run.tries - 1)
+    )
+    return "".join(f"{ending}; " for ending in reversed(connection.scalars(before).all()))
 
 
 def cancel_run(database: Database, run_id: int) -> bool:

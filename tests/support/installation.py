@@ -65,6 +65,7 @@ class Installation:
         self.folder.chmod(0o711)
         self.is_kept = False  #: whether the folder stays when all else goes
         self.processes: list[subprocess.Popen[bytes]] = []
+        self._databases: dict[str, Database] = {}
         test.addCleanup(self.remove)
         lines = [f'state_dir = "{self.folder / "state"}"', *settings]
         if broker:
@@ -88,11 +89,14 @@ class Installation:
     @property
     def database(self) -> Database:
         """The ledger, as this test sees it."""
-        text = self.config.read_text()
-        for line in text.splitlines():
+        url = f"sqlite:///{self.folder / 'state' / 'ledger.sqlite3'}"
+        for line in self.config.read_text().splitlines():
             if line.startswith("database_url"):
-                return Database(line.split('"')[1].replace("postgresql://", "postgresql+psycopg://"))
-        return Database(f"sqlite:///{self.folder / 'state' / 'ledger.sqlite3'}")
+                url = line.split('"')[1].replace("postgresql://", "postgresql+psycopg://")
+        # Kept, as tests look again and again: to connect to PostgreSQL takes longer than to ask it.
+        if url not in self._databases:
+            self._databases[url] = Database(url)
+        return self._databases[url]
 
     def ciapp(self, *words: str, code: int | None = 0) -> str:
         """What `ciapp WORDS` prints, both streams; its exit code is checked."""
@@ -207,6 +211,8 @@ class Installation:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        for database in self._databases.values():
+            database.close()
         if self.is_kept:
             return
         # A dispatcher that a hook started for a moment may still be at work here.
