@@ -49,10 +49,13 @@ class HeldRuns(unittest.TestCase):
         """A worker of one slot with a name of its own."""
         return self.ci.start("worker", "--concurrency=1", f"--hostname={name}@%h", log=name)
 
+    def held_test(self) -> str:
+        """A module of tests, one of which is held."""
+        return TEST.replace("MARKER", self.marker)
+
     def push_held(self) -> str:
         """Push a commit whose test is held."""
-        test = TEST.replace("MARKER", self.marker)
-        return self.ci.push_commit(self.clone, {"tests/test_a.py": test}, uuid.uuid4().hex)
+        return self.ci.push_commit(self.clone, {"tests/test_a.py": self.held_test()}, uuid.uuid4().hex)
 
     def running(self, commit: str, attempt: int = 1) -> Run:
         """The run, once this attempt's test is held."""
