@@ -1,4 +1,4 @@
-"""`ciapp cancel` and `ciapp rerun` at every state of a run, repeated, from several terminals at the same moment."""
+"""`ciapp cancel` and `ciapp rerun` at every state of a run, from several terminals at the same moment."""
 
 from __future__ import annotations
 
