@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -39,8 +40,9 @@ from ciapp.testing.suite import Suite, prepare_suite, unprepared, with_terms
 from ciapp.testing.supervisor import run_suite
 
 logger = logging.getLogger(__name__)
-CLAIM_WITHIN_S = 60.0  #: how long a worker waits for a database that is away
-CLAIM_AGAIN_S = 0.5
+Answer = TypeVar("Answer")
+LEDGER_WITHIN_S = 60.0  #: how long a worker waits for a database that is away
+ASK_AGAIN_S = 0.5
 
 
 def test_run(run_id: int, attempt: int, *, worker: str, settings: Settings) -> Report | None:
@@ -64,24 +66,35 @@ def _claim(database: Database, run_id: int, attempt: int, worker: str) -> Run | 
 
     A worker that gave up at once would drop message after message, faster than any that can do the work.
     """
-    started_at, until_s = datetime.now(UTC), time.monotonic() + CLAIM_WITHIN_S
+    started_at = datetime.now(UTC)  # the same each time: an answer that was lost is given again
+    return _outwait(
+        run_id, lambda: claim_run(database, run_id, attempt=attempt, worker=worker, at=started_at)
+    )
+
+
+def _outwait(run_id: int, ask: Callable[[], Answer]) -> Answer:
+    """What the ledger answers, asked again while its database is away; at last raises LedgerAwayError."""
+    until_s = time.monotonic() + LEDGER_WITHIN_S
     while True:
         try:
-            return claim_run(database, run_id, attempt=attempt, worker=worker, at=started_at)
+            return ask()
         except LedgerAwayError as error:
             if time.monotonic() > until_s:
                 raise
-            logger.warning("claim waits for the ledger", extra={"run_id": run_id, "error": str(error)})
-            time.sleep(CLAIM_AGAIN_S)
+            logger.warning("run waits for the ledger", extra={"run_id": run_id, "error": str(error)})
+            time.sleep(ASK_AGAIN_S)
 
 
 def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Database) -> Findings:
     interpreter = find_interpreter(run.environment, settings)
     try:
         with open_run(run, slot, settings, interpreter, should_stop=lambda: lease.is_lost) as suite:
-            known_tests = known_tests_of(run, database)
+            known_tests = _outwait(run.id, lambda: known_tests_of(run, database))
             fingerprint = take_fingerprint(run, suite)
-            if not run.is_fresh and (found := find_reusable(database, fingerprint, known_tests)):
+            found = None
+            if not run.is_fresh:
+                found = _outwait(run.id, lambda: find_reusable(database, fingerprint, known_tests))
+            if found is not None:
                 logger.info("result reused", extra={"run_id": run.id, "of": found.commit[:12]})
                 return reuse(found)
             findings = run_suite(

@@ -105,9 +105,9 @@ class TestLostAnswers(DatabaseTest):
         self.port = server.port
         return self.direct
 
-    def start_worker_behind(self, word: bytes) -> SlammingProxy:
+    def start_worker_behind(self, word: bytes, until: bytes = b"COMMIT") -> SlammingProxy:
         """A worker whose connection is cut once, after the transaction that has this word."""
-        proxy = SlammingProxy(self, self.port, word)
+        proxy = SlammingProxy(self, self.port, word, until)
         url = self.ci.config.read_text().split('database_url = "')[1].split('"')[0]
         variables = {"CIAPP_DATABASE_URL": url.replace(str(self.port), str(proxy.port))}
         self.ci.start("worker", "--concurrency=1", **variables)
@@ -123,6 +123,15 @@ class TestLostAnswers(DatabaseTest):
         proxy = self.start_worker_behind(b"INSERT INTO reports")
         pushed = self.push()
         self.assert_tested_once(pushed)
+        self.assertTrue(proxy.has_slammed.is_set())
+
+    def test_a_question_between_claim_and_tests_is_asked_again(self) -> None:
+        proxy = self.start_worker_behind(b"SELECT reports.document", until=b"")
+        [parent] = self.push()
+        self.ci.report(parent)
+        self.assertFalse(proxy.has_slammed.is_set())
+        pushed = self.push()  # the worker asks which tests its parent had
+        self.assert_tested_once([parent, *pushed])
         self.assertTrue(proxy.has_slammed.is_set())
 
 

@@ -1,4 +1,4 @@
-"""A door to a server that slams at a chosen word: the server has done as it was told, and nobody hears so."""
+"""A door to a database that slams at a chosen word: the server did as it was told, and nobody hears so."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ CHUNK = 65536
 
 
 class SlammingProxy:
-    """Forwards connections, and cuts the first whose transaction had the word, once that is committed."""
+    """Forwards connections, and cuts the first whose transaction had the word, once that is committed.
 
-    def __init__(self, test: unittest.TestCase, port: int, word: bytes) -> None:
+    `until` is what it is to go on to instead; empty: it is cut at the word.
+    """
+
+    def __init__(self, test: unittest.TestCase, port: int, word: bytes, until: bytes = b"COMMIT") -> None:
         self.has_slammed = threading.Event()
         self._target = port
         self._word = word
+        self._until = until
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         test.addCleanup(self._listener.close)
@@ -28,7 +32,11 @@ class SlammingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # the server is gone, as it is for whoever knocks without us
+                client.close()
+                continue
             armed = threading.Event()
             for work in (self._forward, self._answer):
                 threading.Thread(target=work, args=(client, server, armed), daemon=True).start()
@@ -37,14 +45,14 @@ class SlammingProxy:
         spoke = False
         for data in _read(client):
             spoke = spoke or self._word in data
-            if spoke and b"COMMIT" in data and not self.has_slammed.is_set():
+            if spoke and self._until in data and not self.has_slammed.is_set():
                 armed.set()
             server.sendall(data)
         _close(server)
 
     def _answer(self, client: socket.socket, server: socket.socket, armed: threading.Event) -> None:
         for data in _read(server):
-            if armed.is_set() and b"COMMIT" in data:  # it is done, and this was to say so
+            if armed.is_set() and self._until in data:  # it is done, and this was to say so
                 self.has_slammed.set()
                 break
             try:
