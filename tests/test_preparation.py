@@ -222,6 +222,27 @@ class TestRegistry(PreparationCase):
                 [], [file for file in holder.rglob("*") if file.is_file() and b"sesame" in file.read_bytes()]
             )
 
+    def test_no_commit_can_have_a_password_sent_elsewhere(self):
+        """uv puts variables of its environment into the URLs of requirements files."""
+        self.index.password = "open-sesame"
+        self.set_install(index_url=self.index.url, extra_index_urls=self.index.url)
+        elsewhere = PackageIndex(self)
+        wanted = "gamma @ " + elsewhere.url.replace("/simple", "/gamma-1.0-py3-none-any.whl?")
+        names = ("UV_DEFAULT_INDEX", "UV_INDEX", "HTTPS_PROXY", "https_proxy", "ALL_PROXY")
+        proxies = dict.fromkeys(("HTTPS_PROXY", "ALL_PROXY"), "http://ann:open-sesame@proxy.example:3128")
+        with mock.patch.dict(os.environ, {**proxies, "NO_PROXY": "127.0.0.1"}):
+            for name in names:
+                elsewhere.requests.clear()
+                with (
+                    self.subTest(name),
+                    self.assertRaises(ProjectError) as caught,
+                    self.prepared({"requirements.txt": f"{wanted}${{{name}}}\n"}),
+                ):
+                    pass
+                self.assertTrue(elsewhere.requests, str(caught.exception))
+                said = caught.exception.output + str(caught.exception)
+                self.assertNotIn("sesame", said + "".join(elsewhere.requests))
+
     def test_a_password_is_not_told_in_a_failure(self):
         self.index.password = "open-sesame"
         self.set_install(index_url=self.index.url)

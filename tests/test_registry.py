@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 import unittest
 
 from ciapp.settings import InstallSettings
-from ciapp.testing.registry import index_variables, registry_variables, without_credentials
+from ciapp.testing.registry import (
+    index_variables,
+    registry_variables,
+    split_credentials,
+    without_credentials,
+)
 
 INDEX = "https://index.example.org/simple"
 
@@ -45,6 +51,33 @@ class TestRegistry(unittest.TestCase):
         ):
             with self.subTest(given):
                 self.assertEqual({"X": left}, without_credentials({"X": given}))
+
+    def test_credentials_are_told_in_a_file_and_the_rest_in_variables(self):
+        text, rest = split_credentials(
+            {
+                "UV_INDEX": "one=https://ann:s@a.example/x?y=z https://b.example",
+                "UV_DEFAULT_INDEX": 'https://ann:"s@c.example',
+                "ALL_PROXY": "http://ann:secret@proxy:3128",
+                "HTTP_PROXY": "http://proxy",
+                "NO_PROXY": "d.example, .e.example",
+            }
+        )
+        self.assertEqual({"HTTP_PROXY": "http://proxy", "NO_PROXY": "d.example, .e.example"}, rest)
+        self.assertEqual(
+            {
+                "https-proxy": "http://ann:secret@proxy:3128",
+                "no-proxy": ["d.example", ".e.example"],
+                "index": [
+                    {"name": "one", "url": "https://ann:s@a.example/x?y=z"},
+                    {"url": "https://b.example"},
+                    {"url": 'https://ann:"s@c.example', "default": True},
+                ],
+            },
+            tomllib.loads(text),
+        )
+        self.assertEqual(
+            ("", {"HTTPS_PROXY": "proxy:3128"}), split_credentials({"HTTPS_PROXY": "proxy:3128"})
+        )
 
 
 if __name__ == "__main__":

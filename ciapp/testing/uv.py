@@ -32,7 +32,7 @@ from ciapp.testing.failures import Blame, NeedsSource, cannot_be_installed, find
 from ciapp.testing.launch import Shown
 from ciapp.testing.limits import LimitsOnly
 from ciapp.testing.program import Ended, run_program
-from ciapp.testing.registry import HOSTS_FILES, certificates, registry_variables
+from ciapp.testing.registry import HOSTS_FILES, certificates, registry_variables, split_credentials
 from ciapp.testing.requirements import Requirements
 from ciapp.testing.sandbox import Sandbox, find_level, identity_in
 from ciapp.testing.slot import FIRST_UID, Identity, Slot
@@ -125,12 +125,20 @@ class Uv:
         self._run_words(sandbox, compile_command(python, folder / MADE / VENV), {}, readable)
 
     def _run(self, sandbox: Sandbox, folder: Path, words: list[str], readable: Sequence[Path]) -> Ended:
-        variables = {
-            **registry_variables(self._settings.install, os.environ),
-            **certificates(folder),
-            "UV_CACHE_DIR": str(self._environments.downloads),
-        }
-        return self._run_words(sandbox, uv_command(words), variables, (uv_program(), *readable))
+        text, variables = split_credentials(registry_variables(self._settings.install, os.environ))
+        variables |= {**certificates(folder), "UV_CACHE_DIR": str(self._environments.downloads)}
+        command = uv_command(words, config=self._write_config(folder, text))
+        return self._run_words(sandbox, command, variables, (uv_program(), *readable))
+
+    def _write_config(self, folder: Path, text: str) -> Path:
+        """uv's configuration, with what nobody else may know."""
+        file, identity = folder / "uv.toml", self._identity
+        file.unlink(missing_ok=True)
+        file.touch(mode=0o600, exist_ok=False)
+        file.write_text(text, "utf-8")
+        if identity.is_own:
+            os.chown(file, identity.uid, identity.gid)
+        return file
 
     def _run_words(
         self, sandbox: Sandbox, words: list[str], variables: dict[str, str], readable: Sequence[Path]
@@ -212,9 +220,10 @@ def write_requirements(folder: Path, wanted: Requirements) -> list[str]:
     return words
 
 
-def uv_command(words: Sequence[str]) -> list[str]:
-    """uv with a command, deaf to configuration files and content with the Pythons that are here."""
-    fixed = ["--no-config", "--no-python-downloads", "--no-progress", "--color", "never"]
+def uv_command(words: Sequence[str], *, config: Path | None = None) -> list[str]:
+    """uv with a command, deaf to all configuration but ours and content with the Pythons that are here."""
+    fixed = ["--no-python-downloads", "--no-progress", "--color", "never"]
+    fixed += ["--config-file", str(config)] if config else ["--no-config"]
     return [str(uv_program()), *words, *fixed]
 
 
