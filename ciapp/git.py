@@ -11,8 +11,10 @@ few variables that say how to reach a remote.
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +37,7 @@ from ciapp.errors import GitError, NoRepositoryError
 TRANSPORT_VARIABLES = frozenset(
     {"GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY", "GIT_ASKPASS", "GIT_EXEC_PATH"}
 )
+LOCK_HELD_S = 5.0  #: git holds a lock on refs for moments; one that stays for so long is nobody's
 NULL_IDS = frozenset({"0" * 40, "0" * 64})  #: what git writes for "no such object", SHA-1 and SHA-256
 
 
@@ -162,6 +165,20 @@ class Repository:
             return False
         return True
 
+    def clear_locks(self, below: str = "") -> bool:
+        """Remove the locks on refs that a git which was killed has left; False when there was no lock.
+
+        Only for a git directory, or a folder below it, that nobody but the caller and its like writes to.
+        """
+        found = left = _locks(self.git_dir / below)
+        until_s = time.monotonic() + LOCK_HELD_S
+        while left and time.monotonic() < until_s:
+            time.sleep(0.1)
+            left &= _locks(self.git_dir / below)
+        for lock, _ in left:
+            lock.unlink(missing_ok=True)
+        return bool(found)
+
     def stores_commit(self, commit: str) -> bool:
         """As `has_commit`, in most cases without starting git, which takes longer to start than to look."""
         try:
@@ -175,6 +192,15 @@ class Repository:
     def resolve_commit(self, revision: str) -> str:
         """The commit that a revision names, peeled. Raises GitError when it names none."""
         return self.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+
+
+def _locks(folder: Path) -> set[tuple[Path, int]]:
+    """git's locks in a folder and on the refs below it, each with what tells it from a later one."""
+    found = set()
+    for lock in (*folder.glob("*.lock"), *(folder / "refs").rglob("*.lock")):
+        with suppress(FileNotFoundError):
+            found.add((lock, lock.stat().st_ino))
+    return found
 
 
 def _find(objects: Path, object_id: str) -> LooseObjectDB | PackedDB | None:

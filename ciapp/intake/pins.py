@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from ciapp.errors import GitError
 from ciapp.git import Repository
 from ciapp.intake.push import OWN_REFS
 
@@ -17,7 +18,14 @@ def pin(git: Repository, record: str, commits: Iterable[str]) -> None:
     """Keep these commits and all behind them, whatever is pushed over them; pinning again changes nothing."""
     prefix = _prefix(record)
     lines = [f"update {prefix}{number} {commit}\n" for number, commit in enumerate(commits)]
-    if lines:
+    if not lines:
+        return
+    try:
+        git.run("update-ref", "--stdin", stdin="".join(lines))
+    except GitError:
+        # What a machine that went down has left would keep every further push waiting.
+        if not git.clear_locks(prefix):
+            raise
         git.run("update-ref", "--stdin", stdin="".join(lines))
 
 

@@ -92,8 +92,13 @@ class Mirror:
                 self._build_anew(commit)
                 return
             try:
-                self._fetch_into(self._repository, commit)
-                self._tidy()
+                try:
+                    self._fetch_and_tidy(commit)
+                except GitError:
+                    # A machine that went down in mid-fetch would cost each further fetch its attempt.
+                    if not self._repository.clear_locks():
+                        raise
+                    self._fetch_and_tidy(commit)
             except GitError as error:
                 if not is_object_trouble(str(error)):
                     raise self._cannot_be_fetched(commit, error) from error
@@ -171,6 +176,10 @@ class Mirror:
             self.path.rename(stale)
         fresh.rename(self.path)
         remove_folder(stale)
+
+    def _fetch_and_tidy(self, commit: str) -> None:
+        self._fetch_into(self._repository, commit)
+        self._tidy()
 
     def _tidy(self) -> None:
         """Pack what many small fetches have left, without dropping anything."""

@@ -21,6 +21,18 @@ def processes_with(word: str) -> list[int]:
     return found
 
 
+def processes_of(config: Path) -> list[int]:
+    """The processes that were started with these settings, those of git and its hooks among them."""
+    mark, found = f"CIAPP_CONFIG={config}".encode(), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
 def pool_processes(worker: int) -> list[int]:
     """The pool processes of a worker's main process."""
     return list_children(worker)
