@@ -44,12 +44,26 @@ REPO = click.argument("repo")
 REV = click.argument("rev", default="HEAD")
 
 
+EACH_PYTHON = "all"
+
+
 def _as_version(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
     if value and not PYTHON_VERSION.fullmatch(value):
         raise click.BadParameter(f"{value!r} is no version like 3.13")
     return value or ""
 
 
+def _as_versions(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    return EACH_PYTHON if value == EACH_PYTHON else _as_version(context, parameter, value)
+
+
 PYTHON = click.option(
     "--python", "version", metavar="V", callback=_as_version, help="The run under one Python alone: 3.13."
+)
+PYTHONS = click.option(
+    "--python",
+    "version",
+    metavar="V|all",
+    callback=_as_versions,
+    help="Under one Python, 3.13, or under each that the project names.",
 )

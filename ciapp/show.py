@@ -16,10 +16,10 @@ from ciapp.progress import progress_text
 from ciapp.results.history import LoggedCommit
 from ciapp.results.matrix import DEFAULT, needed_for, version_of
 from ciapp.results.outcomes import PastTest
-from ciapp.results.overall import overall
+from ciapp.results.overall import most_telling, overall
 from ciapp.results.pushes import KnownRepository
 from ciapp.results.queue import QueueCounts, total, unserved
-from ciapp.results.report import SCHEMA, Report, to_json_types
+from ciapp.results.report import SCHEMA, Report, State, to_json_types
 from ciapp.results.runs import Run
 from ciapp.results.workers import Worker, served
 
@@ -52,6 +52,28 @@ def report_document(runs: Sequence[Run], reports: Sequence[Report]) -> dict[str,
         "commit": runs[0].commit,
         **_overall_document(runs),
         "runs": [to_json_types(report) for report in reports],
+    }
+
+
+def desk_document(reports: Sequence[Report]) -> dict[str, Any]:
+    """`ciapp run --json`: in the same shape."""
+    if len(reports) == 1:
+        return to_json_types(reports[0])
+    return {
+        "schema": SCHEMA,
+        "repo": reports[0].repo,
+        "commit": reports[0].commit,
+        "state": State.FINISHED.value,
+        "status": most_telling(report.status for report in reports).value,
+        "runs": [to_json_types(report) for report in reports],
+    }
+
+
+def reproduction_document(report: Report, machine: Sequence[str], outcome: Sequence[str]) -> dict[str, Any]:
+    """`ciapp reproduce --json`: the report, and how it compares with the recorded one."""
+    return to_json_types(report) | {
+        "machine_differences": list(machine),
+        "outcome_differences": list(outcome),
     }
 
 

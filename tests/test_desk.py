@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from ciapp.testing.environment import default_python
+from ciapp.testing.interpreters import minor_version
 from tests.support.git_repositories import ENVIRONMENT, git, new_folder
+from tests.support.samples import find_pythons
 from tests.support.sandboxes import HAS_BUBBLEWRAP, processes_with, tree_of, wait_until
+from tests.support.services import need
 
+OWN = minor_version(default_python().version)
 CODE = Path(__file__).parent.parent
 COMMAND = (sys.executable, "-m", "ciapp.cli")
 RED_AND_GREEN = """\
@@ -205,6 +210,78 @@ class TestSelecting(Desk):
 
         said = self.ciapp("run", "-k", "red", "--until-fail", "3", code=1)
         self.assertNotIn("of at most 3", said.out)
+
+
+ONLY_UNDER = """\
+import sys, unittest
+class TestApp(unittest.TestCase):
+    def test_any(self): pass
+    def test_old(self): self.assertLess(sys.version_info[:2], ({0}))
+    def test_new(self): self.assertGreater(sys.version_info[:2], ({0}))
+"""
+
+
+class TestPythons(Desk):
+    """A project that names our own Python, another that is on this machine, and one that is not."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        found = [one for one in find_pythons() if minor_version(one.version) != OWN]
+        if not found:
+            need("another Python", f"this machine has none but {OWN}")
+        self.other = minor_version(found[-1].version)
+        (self.home / "bin").mkdir()
+        (self.home / "bin" / f"python{self.other}").symlink_to(found[-1].path.resolve())
+        self.environ["PATH"] = f"{self.home / 'bin'}:{self.environ['PATH']}"
+        self.write({"tests/test_app.py": ONLY_UNDER.format(OWN.replace(".", ", "))})
+        self.name(OWN, self.other)
+
+    def name(self, *versions: str) -> None:
+        self.write({".ciapp.toml": f"python = {json.dumps(versions)}"})
+
+    def test_one_runs_and_the_last_line_names_the_others(self) -> None:
+        said = self.ciapp("run", "-k", "any", code=0)
+        self.assertTrue(
+            said.out.endswith(f"\nThe project names Python {self.other} too; `--python all` runs each.\n")
+        )
+        self.name(OWN)
+        self.assertTrue(self.ciapp("run", "-k", "any", code=0).out.endswith("\nOK\n"))
+
+    def test_all_run_one_after_another_and_the_worst_is_the_verdict(self) -> None:
+        said = self.ciapp("run", "--python", "all", code=1)
+        self.assertRegex(said.out, rf"(?s)Environment: Python {OWN}\..*Environment: Python {self.other}\.")
+        self.assertTrue(said.out.endswith(f"\nPython {OWN} failed; Python {self.other} failed\n"), said.out)
+
+        junit = self.home / "junit.xml"
+        words = ("--python", "all", "-k", "any", "-k", "new", "--json", "--junit", str(junit))
+        document = json.loads(self.ciapp("run", *words, code=1).out)
+        self.assertEqual("failed", document["status"])
+        statuses = {OWN: "failed", self.other: "passed"}
+        self.assertEqual(
+            {f"python{version}": status for version, status in statuses.items()},
+            {run["environment"]: run["status"] for run in document["runs"]},
+        )
+        self.assertEqual(2, len(ElementTree.parse(junit).getroot().findall("testsuite")))
+
+    def test_what_failed_under_any_is_run_again_under_all(self) -> None:
+        self.ciapp("run", "--python", "all", code=1)
+
+        document = json.loads(self.ciapp("run", "--python", "all", "--failed", "--json", code=1).out)
+
+        ran = [[test["id"].rpartition(".")[2] for test in run["tests"]] for run in document["runs"]]
+        self.assertEqual([["test_new", "test_old"]] * 2, ran)
+
+    def test_all_are_repeated_together_until_one_fails(self) -> None:
+        said = self.ciapp("run", "--python", "all", "-k", "any", "--until-fail", "2", code=0)
+        self.assertEqual(1, said.out.count("Run 1 of at most 2 passed in "))
+        self.assertEqual(2, said.out.count("Ran 1 test in "))
+
+    def test_one_that_is_not_here_is_no_pass_and_no_failure(self) -> None:
+        self.name(OWN, "3.99")
+        said = self.ciapp("run", "--python", "all", "-k", "any", code=3)
+        self.assertIn("Python 3.99 is neither on the PATH nor among those of pyenv and uv; install", said.out)
+        self.assertTrue(said.out.endswith(f"\nPython {OWN} passed; Python 3.99 infra-error\n"), said.out)
+        self.ciapp("run", "--python", "all", "-k", "new", code=1)
 
 
 class TestTelling(Desk):

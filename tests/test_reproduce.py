@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import resource
 import select
 import signal
+import subprocess
 import sys
 import time
 import unittest
 from typing import Any
 from unittest import mock
+from xml.etree import ElementTree
 
 from ciapp.errors import UsageError
 from ciapp.results import report as reports
@@ -78,6 +81,31 @@ class TestReproduce(unittest.TestCase):
         said = self.ciapp.ciapp("reproduce", "team", "HEAD", "test_lost", "-v", code=1)
         self.assertIn("test_lost (unittest.loader._FailedTest.test_lost) ... ERROR: ", said)
         self.assertIn("The outcome is the recorded one.\n", said)
+
+    def test_one_document_is_on_stdout_and_tells_how_it_compares(self) -> None:
+        junit = self.ciapp.folder / "again.xml"
+        self.with_environ(CIAPP_SANDBOX="off")
+        words = ("reproduce", "team", self.commit, "--json", "--junit", str(junit))
+        done = subprocess.run(
+            [sys.executable, "-m", "ciapp.cli", *words],
+            env=self.ciapp.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+        document = json.loads(done.stdout)
+        self.assertEqual((1, "failed"), (done.returncode, document["status"]))
+        self.assertEqual((self.commit, "default"), (document["commit"], document["environment"]))
+        [said] = document["machine_differences"]
+        self.assertTrue(said.startswith("sandbox: recorded with bubblewrap, here limits"), said)
+        self.assertEqual(
+            ["test_app.TestApp.test_place: recorded passed, here failed"], document["outcome_differences"]
+        )
+        self.assertIn("FAILED (failures=2, errors=1)", done.stderr)
+        self.assertEqual("4", ElementTree.parse(junit).getroot().get("tests"))
+        said = self.ciapp.ciapp("reproduce", "team", "HEAD", "--shell", "--json", code=2)
+        self.assertIn("--shell and --json both want the terminal; leave one out", said)
 
     def test_limits_are_the_recorded_ones_whatever_this_machines_settings_say(self) -> None:
         self.assertEqual(50.0, self.report.limits and self.report.limits.test_s)

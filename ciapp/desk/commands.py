@@ -7,12 +7,19 @@ from pathlib import Path
 
 import click
 
-from ciapp.context import PYTHON, REPO, Context, pass_context
+from ciapp.context import PYTHON, PYTHONS, REPO, Context, pass_context
 from ciapp.errors import NoSuchRunError, UsageError
 from ciapp.outlets.terminal import escape_line
 from ciapp.results.history import runs_of
 from ciapp.results.matrix import environment_of
 from ciapp.results.runs import Run
+
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document; all else goes to stderr."
+)
+JUNIT = click.option(
+    "--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML to FILE as well."
+)
 
 
 @click.command("run")
@@ -20,12 +27,10 @@ from ciapp.results.runs import Run
 @click.option("-k", "names", multiple=True, metavar="PATTERN", help="Only tests that unittest's -k takes.")
 @click.option("--failed", "only_failed", is_flag=True, help="Only what failed when it last ran.")
 @click.option("--until-fail", type=click.IntRange(1), metavar="N", help="Up to N runs, until one fails.")
-@PYTHON
+@PYTHONS
 @click.option("-v", "--verbose", is_flag=True, help="A line a test instead of a letter.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document; all else goes to stderr.")
-@click.option(
-    "--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML to FILE as well."
-)
+@JSON
+@JUNIT
 @pass_context
 def run_command(
     context: Context,
@@ -63,6 +68,8 @@ def run_command(
 @click.option("--environment", default="", help="The run in one environment alone, by its name.")
 @click.option("-v", "--verbose", is_flag=True, help="A line a test instead of a letter.")
 @click.option("--shell", is_flag=True, help="Then open a shell in the sandbox.")
+@JSON
+@JUNIT
 @pass_context
 def reproduce_command(
     context: Context,
@@ -73,6 +80,8 @@ def reproduce_command(
     environment: str,
     verbose: bool,
     shell: bool,
+    as_json: bool,
+    junit: Path | None,
 ) -> None:
     """Run a finished run again, or one TEST of it, as the worker did; exits with the verdict."""
     from ciapp.desk.reproduce import reproduce_run
@@ -80,7 +89,16 @@ def reproduce_command(
     database, repository, commit = context.find(repo, rev)
     runs = runs_of(database, repository, commit)
     run = _pick_run(runs, environment_of(version) if version else environment)
-    status = reproduce_run(database, run, context.settings, test=test, verbose=verbose, shell=shell)
+    status = reproduce_run(
+        database,
+        run,
+        context.settings,
+        test=test,
+        verbose=verbose,
+        shell=shell,
+        as_json=as_json,
+        junit=junit,
+    )
     sys.exit(status.exit_code)
 
 

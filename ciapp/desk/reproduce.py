@@ -6,11 +6,14 @@ Out: the report, what differs here, and whether the outcome is the recorded one;
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
+import click
 import msgspec
 
 from ciapp.desk.screen import Screen, stopping
@@ -22,6 +25,7 @@ from ciapp.results.report import Outcome, Report, Status
 from ciapp.results.runs import Run
 from ciapp.results.store import make_report, report_on
 from ciapp.settings import Settings
+from ciapp.show import reproduction_document, write_junit
 from ciapp.testing.desk import run_watched, take_desk_slot
 from ciapp.testing.pipeline import known_tests_of
 from ciapp.testing.records import Key
@@ -38,9 +42,19 @@ from ciapp.testing.suite import Suite, unprepared
 
 
 def reproduce_run(
-    database: Database, run: Run, settings: Settings, *, test: str, verbose: bool, shell: bool
+    database: Database,
+    run: Run,
+    settings: Settings,
+    *,
+    test: str,
+    verbose: bool,
+    shell: bool,
+    as_json: bool,
+    junit: Path | None,
 ) -> Status:
     """Run it again and print how that compares; the status of this run. Raises NoSuchRunError too early."""
+    if shell and as_json:
+        raise UsageError("--shell and --json both want the terminal; leave one out")
     if shell and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("--shell needs a terminal; leave it out, or call ciapp from one")
     recorded = report_on(database, run)
@@ -53,10 +67,16 @@ def reproduce_run(
     slot = take_desk_slot(settings)
     try:
         with stopping() as should_stop:
-            again = _Again(database, run, recorded, settings, Screen(verbose=verbose))
-            return again.run(slot, only, shell=shell, should_stop=should_stop)
+            again = _Again(database, run, recorded, settings, Screen(verbose=verbose, to_stderr=as_json))
+            report = again.run(slot, only, shell=shell, should_stop=should_stop)
     finally:
         slot.release()
+    if junit is not None:
+        write_junit(junit, report)
+    if as_json:
+        document = reproduction_document(report, again.machine, again.outcome)
+        click.echo(json.dumps(document, indent=2))
+    return report.status
 
 
 class _Again:
@@ -71,10 +91,12 @@ class _Again:
         self._settings = settings
         self._screen = screen
         self._interpreter = interpreter_like(recorded.python, settings)
+        self.machine: list[str] = []  #: what differs on this machine, a sentence each
+        self.outcome: list[str] = []  #: what came out otherwise
 
     def run(
         self, slot: Slot, only: Sequence[Key] | None, *, shell: bool, should_stop: Callable[[], bool]
-    ) -> Status:
+    ) -> Report:
         """Run, compare, and open the shell."""
         short = self._run.commit[:SHORT_COMMIT]
         self._screen.introduce({"Commit": f"{short} of {self._run.repo}", "Subject": self._run.subject})
@@ -92,7 +114,7 @@ class _Again:
             self._tell(report, only)
             if shell:
                 self._screen.write("There is no shell, for there is nothing that tests could run in.\n")
-        return report.status
+        return report
 
     def _test(self, suite: Suite, only: Sequence[Key] | None, should_stop: Callable[[], bool]) -> Report:
         plan = msgspec.structs.replace(
@@ -119,12 +141,13 @@ class _Again:
             found.append(f"installed: recorded {recorded.installation!r}, here {suite.installation!r}")
         if found:
             self._screen.write("Different on this machine:\n" + _listed(found) + "\n")
+        self.machine = found
 
     def _tell(self, report: Report, only: Sequence[Key] | None) -> None:
         self._screen.write(render_results(report) + "\n")
         if report.status is Status.CANCELLED:
             return
-        found = outcome_differences(self._recorded, report, only)
+        self.outcome = found = outcome_differences(self._recorded, report, only)
         if found:
             self._screen.write("The outcome differs from the recorded one:\n" + _listed(found))
             if only is not None:

@@ -27,7 +27,7 @@ class Screen:
     def __init__(self, *, verbose: bool = False, to_stderr: bool = False) -> None:
         self._verbose = verbose
         self._to_stderr = to_stderr
-        self._is_told = False
+        self._told = ""  #: the version of the Python that was introduced last
 
     def write(self, text: str) -> None:
         """Show a text, which is escaped already."""
@@ -51,9 +51,9 @@ class Screen:
         self.write(live.end())
 
     def _tell_environment(self, interpreter: Interpreter, suite: Suite) -> None:
-        if self._is_told:
+        if self._told == interpreter.version:
             return  # it is the same in each of several runs
-        self._is_told = True
+        self._told = interpreter.version
         level = suite.sandbox.level
         self.introduce(
             {

@@ -8,7 +8,7 @@ failure is certain whatever became of the others, while an infra-error says noth
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -38,6 +38,11 @@ class Overall(msgspec.Struct, frozen=True, kw_only=True):
     tests_failed: int
 
 
+def most_telling(statuses: Iterable[Status]) -> Status:
+    """The status of several finished runs, at least one, together."""
+    return min(statuses, key=MOST_TELLING_FIRST.index)
+
+
 def overall(runs: Sequence[Run]) -> Overall:
     """The runs of a commit, at least one, as one."""
     states = {run.state for run in runs}
@@ -48,9 +53,7 @@ def overall(runs: Sequence[Run]) -> Overall:
         found.update(run.counts)
     return Overall(
         state=state,
-        status=next(one for one in MOST_TELLING_FIRST if one in statuses)
-        if state is State.FINISHED
-        else None,
+        status=most_telling(statuses) if state is State.FINISHED else None,
         counts={outcome.value: found[outcome] for outcome in Outcome if found[outcome]},
         duration_s=max((run.duration_s for run in runs if run.duration_s is not None), default=None),
         tests_known=sum(run.tests_known for run in runs),

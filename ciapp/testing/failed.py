@@ -9,6 +9,7 @@ or module fixture, a module that could not be imported) is kept as a scope: all 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -48,6 +49,15 @@ def still_failed(known: Failed, findings: Findings, *, was_part: bool) -> Failed
     return Failed(
         tests=tuple(sorted(bad | missed & set(known.tests))),
         scopes=tuple(sorted(scopes)),
+    )
+
+
+def all_failed(parts: Iterable[Failed]) -> Failed:
+    """What failed in any of several runs."""
+    found = list(parts)
+    return Failed(
+        tests=tuple(sorted({key for part in found for key in part.tests})),
+        scopes=tuple(sorted({scope for part in found for scope in part.scopes})),
     )
 
 

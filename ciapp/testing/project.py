@@ -79,6 +79,11 @@ def load_project(checkout: Path, defaults: dict[str, Any], limits: Limits) -> Pr
     return msgspec.structs.replace(project, unittest=_find_start(checkout, project.unittest, written))
 
 
+def named_pythons(checkout: Path, limits: Limits) -> list[str]:
+    """The versions that a checkout asks to be tested under. Raises ProjectError when that is unusable."""
+    return _read(lambda file: _read_text(checkout / file), {}, limits)[0].python
+
+
 def read_project(read: ReadText, defaults: dict[str, Any], limits: Limits) -> Project:
     """What the commit's two files say. Raises ProjectError when that is unusable.
 
