@@ -15,9 +15,10 @@ import sys
 import unittest
 import uuid
 from pathlib import Path
+from typing import ClassVar
 
 from ciapp.settings import Limits
-from ciapp.testing.sandbox import open_sandbox
+from ciapp.testing.sandbox import SandboxSetting, open_sandbox
 from ciapp.testing.slot import take_slot
 from tests.support.git_repositories import new_folder
 from tests.support.sandboxes import (
@@ -35,6 +36,7 @@ from tests.support.sandboxes import (
 SAMPLES = Path(__file__).parent / "samples"
 TREE = Path(__file__).resolve().parent.parent
 ROOT = os.geteuid() == 0
+SETTINGS: tuple[SandboxSetting, ...] = ("required", "off")
 KEY_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}  #: numbers of add_key and keyctl
 
 
@@ -246,12 +248,59 @@ class TestProcesses(HostileTest):
 
 
 class TestMemory(HostileTest):
+    COUNTED = ("processes", "files", "shared", "dropped", "mapped", "sent", "thread", "mounts", "mounted")
+    #: Memory that belongs to no process: is to be had up to a size that does no harm, or not at all.
+    REFUSED: ClassVar = {
+        "segments": "Invalid argument",
+        "semaphores": "Invalid argument",
+        "messages": "Function not implemented",
+        "rings": "Function not implemented",
+        "queues": "Too many open files",
+    }
+
     def test_memory_is_counted_wherever_it_is(self) -> None:
         # Without a sandbox nothing stops it, which a test host need not suffer.
-        for way in ("processes", "files", "shared", "mounts"):
+        for way in self.COUNTED:
             with self.subTest(way):
-                ended = self.attack("hostile_memory_bomb", way, "600", limits=Limits(memory_mib=300))
-                self.assertRegex(ended.breach, r"^the run uses \d+ MiB of memory; 300 are allowed$")
+                ended = self.attack(
+                    "hostile_memory_bomb", way, "500", limits=Limits(memory_mib=200), within_s=20
+                )
+                self.assertRegex(ended.breach, r"^the run uses \d+ MiB of memory; 200 are allowed$", ended)
+
+    @unittest.skipUnless(platform.machine() in KEY_CALLS, "numbers of system calls are not known here")
+    def test_memory_of_no_process_is_refused_at_both_levels(self) -> None:
+        for way, reason in self.REFUSED.items():
+            with self.subTest(way):
+                self.assertEqual(["used"], run_unconfined("hostile_memory_bomb", way, "1", "stop"))
+                for setting in SETTINGS:
+                    self.place.setting = setting
+                    ended = self.attack("hostile_memory_bomb", way, "100")
+                    self.assertEqual((1, f"refused: {reason}\n", ""), ended)
+
+    def test_shared_memory_in_small_measure_is_to_be_had(self) -> None:
+        script = """
+import ctypes, mmap, multiprocessing, multiprocessing.shared_memory, os
+libc = ctypes.CDLL(None)
+segment = libc.shmget(0, 56, 0o1600)  # as PostgreSQL does when it starts
+assert segment >= 0 and libc.shmctl(segment, 0, None) == 0
+semaphores = libc.semget(0, 20, 0o1600)
+assert semaphores >= 0 and libc.semctl(semaphores, 0, 0) == 0
+block = multiprocessing.shared_memory.SharedMemory(create=True, size=60 << 20)
+block.buf[:] = bytes(60 << 20)
+multiprocessing.Array("b", 10)
+file = os.memfd_create("mine")
+os.write(file, bytes(60 << 20))
+with mmap.mmap(file, 60 << 20) as seen:
+    assert seen[:] == bytes(60 << 20)
+    import time
+    time.sleep(1)
+block.close()
+block.unlink()
+"""
+        # Less than three times what is used: a page of a file counts once, whoever has mapped it.
+        checkout = self.place.commit({"app.py": ""})
+        ended = run_python(self.place.open(checkout, limits=Limits(memory_mib=300)), script)
+        self.assertEqual((0, "", ""), ended)
 
 
 class TestDisk(HostileTest):

@@ -33,7 +33,6 @@ from pathlib import Path
 
 from ciapp.errors import SandboxError
 from ciapp.settings import Limits
-from ciapp.testing.keyrings import refuse_keyrings
 from ciapp.testing.launch import (
     FIRST_VICTIM,
     MIB,
@@ -50,6 +49,7 @@ from ciapp.testing.launch import (
 from ciapp.testing.mounts import binds, etc_mounts, folders, resolver, system_mounts
 from ciapp.testing.processes import list_children, pid_inside, send_signal
 from ciapp.testing.slot import Identity
+from ciapp.testing.syscalls import refuse_calls
 from ciapp.testing.usage import Usage
 
 HOME = "/home/ciapp"
@@ -111,7 +111,7 @@ class Bubblewrap:
         check_readable(command[0], readable)
         status, status_end = os.pipe()
         gate = _open_gate()
-        refused = memory_file(refuse_keyrings())
+        refused = memory_file(refuse_calls())
         words = [*self._arguments(readable), "--json-status-fd", str(status_end), "--block-fd", str(gate)]
         start = self._start_of(command, words, environment)
         words += ["--seccomp", str(refused)]

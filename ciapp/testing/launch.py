@@ -22,6 +22,7 @@ from ciapp.settings import Limits
 
 MIB = 1 << 20
 OPEN_FILES = 4096
+QUEUES_BYTES = 800 * 1024  #: of a user's POSIX message queues, which are memory of no process
 MAY_BE_IGNORED = (
     signal.SIGINT,
     signal.SIGHUP,
@@ -53,6 +54,7 @@ def kernel_limits(limits: Limits) -> dict[int, tuple[int, int]]:
         resource.RLIMIT_CPU: (cpu_s, cpu_s + 5),  # a signal first, then the end
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_NOFILE: (OPEN_FILES, OPEN_FILES),
+        resource.RLIMIT_MSGQUEUE: (QUEUES_BYTES, QUEUES_BYTES),
     }
 
 

@@ -25,7 +25,6 @@ from ciapp.errors import SandboxError
 from ciapp.settings import Limits
 from ciapp.testing import guard
 from ciapp.testing.folders import remove_folder
-from ciapp.testing.keyrings import refuse_keyrings
 from ciapp.testing.launch import (
     FIRST_VICTIM,
     Shown,
@@ -39,6 +38,7 @@ from ciapp.testing.launch import (
 )
 from ciapp.testing.processes import count_threads, kill_identity, send_signal
 from ciapp.testing.slot import Identity
+from ciapp.testing.syscalls import refuse_calls
 from ciapp.testing.usage import Usage
 
 STARTS_WITHIN_S = 30.0
@@ -129,7 +129,7 @@ class LimitsOnly:
             "gid": self._identity.gid if own else None,
             "limits": {name: _lowered(name, limit) for name, limit in wanted.items()},
             "oom_score_adj": FIRST_VICTIM,
-            "refused": refuse_keyrings().hex(),
+            "refused": refuse_calls().hex(),
         }
 
 

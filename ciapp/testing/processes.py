@@ -62,15 +62,16 @@ def resident_bytes(pid: int) -> int:
     return int(words[1]) * PAGE if words else 0
 
 
-def proportional_bytes(pid: int) -> int:
-    """Memory of a process, each shared page divided by those who share it.
+def proportional_bytes(pid: int) -> tuple[int, int]:
+    """Memory of a process, each shared page divided by those who share it: its own kind, and that of files
+    in memory (tmpfs, anonymous shared memory).
 
     The kernel does not tell everybody; then shared pages count in full.
     """
-    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return resident_bytes(pid)
+    facts = _sizes(f"/proc/{pid}/smaps_rollup", "Pss_")
+    if "Anon" not in facts:
+        facts = _sizes(f"/proc/{pid}/status", "Rss")
+    return facts.get("Anon", 0) + facts.get("File", 0), facts.get("Shmem", 0)
 
 
 def pid_inside(pid: int) -> int:
@@ -86,10 +87,10 @@ def started_at(pid: int) -> str:
     return " ".join(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19:20])
 
 
-def mount_namespace(pid: int) -> str:
-    """The name of a process's mount namespace; empty when it is gone."""
+def user_namespace(pid: int) -> str:
+    """The name of a process's user namespace; empty when it is gone."""
     try:
-        return os.readlink(f"/proc/{pid}/ns/mnt")
+        return os.readlink(f"/proc/{pid}/ns/user")
     except OSError:
         return ""
 
@@ -114,6 +115,14 @@ def kill_identity(uid: int) -> None:
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
+
+
+def _sizes(path: str, prefix: str) -> dict[str, int]:
+    """Bytes, by what follows the prefix in lines as `RssAnon:   12 kB`."""
+    lines = (
+        line.removeprefix(prefix).split() for line in _read(path).splitlines() if line.startswith(prefix)
+    )
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[-1:] == ["kB"]}
 
 
 def _read(path: str) -> str:

@@ -4,22 +4,23 @@ In:  the folders on disk that a run may write to, its processes, and the memory 
      see.
 Out: a sentence once a limit is broken.
 
-Looking must cost less than what is looked at. So pages that processes share are told apart only when plain
-sums are too high, and folders are walked only when the disk has filled up meanwhile, or seldom.
+Looking must cost less than what is looked at. So pages that processes share are told apart, and files without
+a name looked for, only when plain sums are too high, and folders are walked only when the disk has filled up
+meanwhile, or seldom. What could be hidden is then taken to be all that this host has come to use since.
 """
 
 # Asked several times a second for each run: plain calls cost a third.
-# ruff: noqa: PTH116, PTH208
+# ruff: noqa: PTH116
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ciapp.settings import Limits
-from ciapp.testing.processes import list_tree, mount_namespace, proportional_bytes, resident_bytes
+from ciapp.testing.holdings import Holdings
+from ciapp.testing.processes import list_tree, proportional_bytes, resident_bytes
 
 MIB = 1 << 20
 WALK_EVERY_S = 1.0
@@ -37,7 +38,7 @@ class Usage:
         """`folders` are those on disk that the run may write to; what stands in them already counts too."""
         self._limits = limits
         self._folders = folders
-        self._devices = {os.stat(folder).st_dev for folder in folders}
+        self._devices = frozenset(os.stat(folder).st_dev for folder in folders)
         self._filled_at_start = self._filled = _filled(folders)
         self._shared_at_start = _shared_memory()
         self._walk: Iterator[int] | None = None
@@ -58,27 +59,32 @@ class Usage:
         memory_mib = self._memory(leader, tree, memory_folders) // MIB
         if memory_mib > limits.memory_mib:
             return f"the run uses {memory_mib} MiB of memory; {limits.memory_mib} are allowed"
-        disk_mib = self._disk(tree) // MIB
+        disk_mib = self._disk(leader, tree) // MIB
         if disk_mib > limits.disk_mib:
             return f"the run uses {disk_mib} MiB of disk; {limits.disk_mib} are allowed"
         return ""
 
     def _memory(self, leader: int, tree: Sequence[int], memory_folders: Iterable[str]) -> int:
-        files = sum(_tmpfs_bytes(f"/proc/{leader}/root{folder}") for folder in memory_folders)
-        grown = _shared_memory() - self._shared_at_start
-        if grown > self._limits.memory_mib * MIB // 8:
-            # Anonymous files (memfd) are memory that no process has to map.
-            files += sum(one.st_blocks * 512 for one in _unlinked(tree) if one.st_dev not in self._devices)
-            # A process with mounts of its own may have a tmpfs there that is not to be seen from here.
-            mounts = mount_namespace(leader)
-            if any(mount_namespace(pid) not in ("", mounts) for pid in tree):
-                files = max(files, grown)
-        used = files + sum(map(resident_bytes, tree))
-        if used <= self._limits.memory_mib * MIB:
-            return used
-        return files + sum(map(proportional_bytes, tree))
+        limit = self._limits.memory_mib * MIB
+        own = [f"/proc/{leader}/root{folder}" for folder in memory_folders]
+        files, mapped = sum(map(_tmpfs_bytes, own)), sum(map(resident_bytes, tree))
+        shared = _shared_memory()
+        self._shared_at_start = min(self._shared_at_start, shared)
+        grown = shared - self._shared_at_start
+        if files + mapped + grown <= limit:
+            return files + mapped
+        # Files without a name are memory that no process has to map, and mapped ones count twice in the sums.
+        held = Holdings(leader, tree)
+        files += held.besides(self._devices.union(*map(_device, own)))
+        files += min(grown, held.in_flight * self._limits.file_mib * MIB)
+        if held.has_own_mounts:
+            files = max(files, grown)
+        if files + mapped <= limit:
+            return files + mapped
+        parts = [proportional_bytes(pid) for pid in tree]
+        return sum(private for private, _ in parts) + max(files, sum(part for _, part in parts))
 
-    def _disk(self, tree: Sequence[int]) -> int:
+    def _disk(self, leader: int, tree: Sequence[int]) -> int:
         """Bytes in the folders, when they have just been counted; else 0.
 
         A folder may hold a million files: it is counted in slices, so that whoever asks can go on watching.
@@ -100,9 +106,9 @@ class Usage:
         self._walk = None
         self._walk_took_s += time.monotonic() - now
         self._walk_at = now + max(WALK_EVERY_S, self._walk_took_s / WALK_SHARE)
-        return self._walked + sum(
-            one.st_blocks * 512 for one in _unlinked(tree) if one.st_dev in self._devices
-        )
+        held = Holdings(leader, tree)
+        hidden = min(self._written(), held.in_flight * self._limits.file_mib * MIB)
+        return self._walked + held.on(self._devices) + hidden
 
     def _count(self) -> Iterator[int]:
         """Disk blocks of everything in the folders, file by file; each name of a file counts."""
@@ -118,8 +124,12 @@ class Usage:
                 continue
             except OSError:
                 # Closed, or too deep: whoever hides files is taken to have written all that was written.
-                yield max(0, _filled(self._folders) - self._filled_at_start)
+                yield self._written()
                 return
+
+    def _written(self) -> int:
+        """By how much the disk is fuller than at the start, whoever did that."""
+        return max(0, _filled(self._folders) - self._filled_at_start)
 
 
 def _filled(folders: Sequence[Path]) -> int:
@@ -135,6 +145,13 @@ def _tmpfs_bytes(folder: str) -> int:
     return (facts.f_blocks - facts.f_bfree) * facts.f_frsize + (facts.f_files - facts.f_ffree) * INODE_BYTES
 
 
+def _device(folder: str) -> frozenset[int]:
+    try:
+        return frozenset({os.stat(folder).st_dev})
+    except OSError:
+        return frozenset()
+
+
 def _shared_memory() -> int:
     """Memory in tmpfs and the like on this whole host."""
     for line in Path("/proc/meminfo").read_text("ascii").splitlines():
@@ -148,22 +165,3 @@ def _blocks(entry: os.DirEntry[str]) -> int:
         return entry.stat(follow_symlinks=False).st_blocks * 512
     except OSError:
         return 0  # gone meanwhile
-
-
-def _unlinked(tree: Sequence[int]) -> Iterator[os.stat_result]:
-    """Files without a name that these processes hold open, once each."""
-    seen = set()
-    for pid in tree:
-        try:
-            descriptors = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
-            continue
-        for descriptor in descriptors:
-            try:
-                facts = os.stat(f"/proc/{pid}/fd/{descriptor}")
-            except OSError:
-                continue
-            key = (facts.st_dev, facts.st_ino)
-            if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0 and key not in seen:
-                seen.add(key)
-                yield facts

@@ -1,40 +1,131 @@
 """Use up memory, in ways that no limit of a single process holds.
 
-attack.py processes|files|shared|mounts MIB    then waits to be stopped.
+attack.py WAY MIB [stop]    then waits to be stopped, unless it is refused; or gives all back and stops.
 """
 import ctypes
 import mmap
 import os
+import platform
+import socket
+import subprocess
 import sys
+import threading
 import time
 
 way, mib = sys.argv[1], int(sys.argv[2])
+CALLS = {"x86_64": (29, 31, 64, 66, 68, 71), "aarch64": (194, 195, 190, 191, 186, 187)}
+SHMGET, SHMCTL, SEMGET, SEMCTL, MSGGET, MSGCTL = CALLS.get(platform.machine(), [0] * 6)
+PRIVATE, CREATE, REMOVE = 0, 0o1600, 0
+taken = []
 page = b"x" * (1 << 20)
 kept = []
-if way == "processes":
-    for _ in range(mib // 50):
-        if os.fork() == 0:
-            kept = page * 50
-            time.sleep(300)
-elif way == "files":
-    for _ in range(mib // 50):
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(number, *arguments):
+    result = libc.syscall(number, *map(ctypes.c_long, arguments))
+    if result < 0:
+        sys.exit("refused: " + os.strerror(ctypes.get_errno()))
+    return result
+
+
+def memory_files(number, keep):
+    for _ in range(number // 50 or 1):
         file = os.memfd_create("hidden")
-        for _ in range(50):
+        for _ in range(min(50, number)):
             os.write(file, page)
-elif way == "shared":
-    shared = mmap.mmap(-1, mib << 20)
-    for _ in range(mib):
-        shared.write(page)
-elif way == "mounts":
-    libc = ctypes.CDLL(None)
+        keep(file)
+
+
+def become_root_of_a_namespace():
     identity = [("setgroups", "deny"), ("uid_map", "0 %d 1" % os.getuid()), ("gid_map", "0 %d 1" % os.getgid())]
     libc.unshare(0x10000000 | 0x20000)
     for name, text in identity:
         with open("/proc/self/" + name, "w") as file:
             file.write(text)
     libc.mount(b"none", b"/tmp", b"tmpfs", 0, None)
+
+
+def fill_tmp():
     for number in range(mib):
         with open("/tmp/%d" % number, "wb") as file:
             file.write(page)
+
+
+if way == "processes":
+    for _ in range(mib // 50):
+        if os.fork() == 0:
+            kept = page * 50
+            time.sleep(300)
+elif way == "files":
+    memory_files(mib, kept.append)
+elif way == "shared":
+    shared = mmap.mmap(-1, mib << 20)
+    for _ in range(mib):
+        shared.write(page)
+elif way == "dropped":  # touched and let go of: no process has it in its sums any more
+    shared = mmap.mmap(-1, mib << 20)
+    for at in range(0, mib << 20, 1 << 20):
+        shared.write(page)
+        shared.madvise(mmap.MADV_DONTNEED, at, 1 << 20)
+elif way == "mapped":  # written as files, kept by a mapping that was never touched
+    def keep_mapped(file):  # Python's mmap would keep a descriptor of its own
+        libc.mmap(None, ctypes.c_size_t(os.fstat(file).st_size), 1, 1, file, ctypes.c_long(0))
+        os.close(file)
+    memory_files(mib, keep_mapped)
+elif way == "sent":  # kept by messages that nobody takes
+    ends = socket.socketpair()
+    def keep_sent(file):
+        socket.send_fds(ends[0], [b"x"], [file])
+        os.close(file)
+    memory_files(mib, keep_sent)
+elif way == "thread":  # kept by a thread with a table of descriptors of its own
+    done = threading.Event()
+    def hold():
+        libc.unshare(0x400)
+        memory_files(mib, kept.append)
+        done.set()
+        time.sleep(300)
+    threading.Thread(target=hold, daemon=True).start()
+    done.wait()
+elif way == "mounts":
+    become_root_of_a_namespace()
+    fill_tmp()
+elif way == "mounted":  # a file system that a child has mounted, kept by a descriptor
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        become_root_of_a_namespace()
+        socket.send_fds(theirs, [b"x"], [os.open("/tmp", os.O_RDONLY | os.O_DIRECTORY)])
+        os._exit(0)
+    _, [folder], _, _ = socket.recv_fds(ours, 1, 1)
+    os.wait()
+    for number in range(mib):
+        file = os.open(str(number), os.O_WRONLY | os.O_CREAT, dir_fd=folder)
+        os.write(file, page)
+        os.close(file)
+elif way == "segments":
+    for _ in range(mib):
+        taken.append((SHMCTL, call(SHMGET, PRIVATE, 1 << 20, CREATE), REMOVE, 0))
+elif way == "semaphores":
+    for _ in range(mib):
+        taken.append((SEMCTL, call(SEMGET, PRIVATE, 16000, CREATE), 0, REMOVE))
+elif way == "messages":
+    for _ in range(mib):
+        taken.append((MSGCTL, call(MSGGET, PRIVATE, CREATE), REMOVE, 0))
+elif way == "rings":
+    parameters = ctypes.create_string_buffer(120)
+    for _ in range(mib):
+        call(425, 1, ctypes.addressof(parameters))
+elif way == "queues":
+    libc.mq_open.restype = ctypes.c_int
+    for number in range(mib * 2):
+        attributes = (ctypes.c_long * 8)(0, 10, 8192)
+        if libc.mq_open(b"/%d.%d" % (os.getpid(), number), os.O_CREAT | os.O_RDWR, 0o600, attributes) < 0:
+            sys.exit("refused: " + os.strerror(ctypes.get_errno()))
+        libc.mq_unlink(b"/%d.%d" % (os.getpid(), number))
 print("used", flush=True)
+if sys.argv[3:] == ["stop"]:
+    for words in taken:
+        call(*words)
+    os._exit(0)
 time.sleep(300)

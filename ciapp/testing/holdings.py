@@ -1,0 +1,143 @@
+"""Files without a name that processes hold on to: space that no walk over folders finds.
+
+In:  processes, and one of ours that sees what the run sees.
+Out: the size of each such file (deleted, or anonymous as memfd and shared memory are), and what may be
+     hidden.
+
+A file lives as long as a descriptor of any thread, or a mapping. Two things hide one from here: a message to
+a socket that carries descriptors, and a file system that the sandbox does not have, which takes a user
+namespace to mount and then only a descriptor to keep.
+"""
+
+# Tests may hold a million descriptors: plain calls cost a third.
+# ruff: noqa: PTH116, PTH123, PTH208
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from ciapp.testing.processes import user_namespace
+
+File = tuple[int, int]  #: device and inode
+LOOK_S = 0.5  #: what takes longer to look through is taken to hide whatever it can
+
+
+class Holdings:
+    """What some processes hold at this moment."""
+
+    def __init__(self, leader: int, tree: Sequence[int]) -> None:
+        """`leader` has the user namespace and the mounts that the run was given."""
+        self.sizes: dict[File, int] = {}  #: bytes on disk or in memory
+        self.in_flight = 0  #: descriptors in messages, which may be of files that nobody else holds
+        self.has_own_mounts = False  #: whether there may be file systems that only the run sees
+        self._sockets: dict[int, int] = {}
+        self._mounts = _mounts(leader)
+        self._until_s = time.monotonic() + LOOK_S
+        namespace = user_namespace(leader)
+        for pid in tree:
+            if user_namespace(pid) not in ("", namespace):
+                self.has_own_mounts = True
+            self._look_at_mappings(pid)
+            for task in _names(f"/proc/{pid}/task"):
+                self._look_at_descriptors(f"/proc/{pid}/task/{task}")
+            if time.monotonic() > self._until_s:
+                self.in_flight, self.has_own_mounts = sys.maxsize, True
+                return
+        self.in_flight = sum(self._sockets.values())
+
+    def on(self, devices: frozenset[int]) -> int:
+        """Bytes of those that stand on some devices."""
+        return sum(size for (device, _), size in self.sizes.items() if device in devices)
+
+    def besides(self, devices: frozenset[int]) -> int:
+        """Bytes of those that stand anywhere else."""
+        return sum(self.sizes.values()) - self.on(devices)
+
+    def _look_at_descriptors(self, task: str) -> None:
+        for link in ("cwd", "root"):
+            if not self._is_on_known_mount(f"{task}/{link}"):
+                self.has_own_mounts = True
+        for name in _names(f"{task}/fd"):
+            try:
+                facts = os.stat(f"{task}/fd/{name}")
+            except OSError:
+                continue
+            if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
+                self.sizes[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+            elif stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):
+                told = _facts(f"{task}/fdinfo/{name}")
+                if told and told.get("mnt_id") not in self._mounts:
+                    self.has_own_mounts = True
+            elif stat.S_ISSOCK(facts.st_mode):
+                self._sockets[facts.st_ino] = int(_facts(f"{task}/fdinfo/{name}").get("scm_fds", 0))
+            if time.monotonic() > self._until_s:
+                return
+
+    def _look_at_mappings(self, pid: int) -> None:
+        for span, start, device, inode, is_deleted in _mappings(pid):
+            if not is_deleted:
+                continue
+            major, _, minor = device.partition(":")
+            file = (os.makedev(int(major, 16), int(minor, 16)), inode)
+            try:
+                facts = os.stat(f"/proc/{pid}/map_files/{span}")
+            except OSError:
+                # Only root may look: others know how much of it is mapped.
+                begin, _, end = span.partition("-")
+                size = start + int(end, 16) - int(begin, 16)
+                self.sizes[file] = max(size, self.sizes.get(file, 0))
+            else:
+                self.sizes[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+
+    def _is_on_known_mount(self, path: str) -> bool:
+        """Whether a folder stands on a mount of the sandbox; of one that is gone, nothing is known."""
+        try:
+            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            return True
+        try:
+            return _facts(f"/proc/self/fdinfo/{descriptor}").get("mnt_id") in self._mounts
+        finally:
+            os.close(descriptor)
+
+
+def _mounts(pid: int) -> frozenset[str]:
+    """The numbers of a process's mounts."""
+    try:
+        with open(f"/proc/{pid}/mountinfo", "rb") as lines:
+            return frozenset(line.split(b" ", 1)[0].decode("ascii") for line in lines)
+    except OSError:
+        return frozenset()
+
+
+def _mappings(pid: int) -> Iterator[tuple[str, int, str, int, bool]]:
+    """Files that a process has mapped: addresses, offset, device, inode, whether the name is gone."""
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as lines:
+            for line in lines:
+                words = line.split(None, 5)
+                if len(words) == 6 and words[4] != b"0":
+                    span, _, start, device, inode, path = words
+                    is_deleted = path.rstrip(b"\n").endswith(b" (deleted)")
+                    yield span.decode("ascii"), int(start, 16), device.decode("ascii"), int(inode), is_deleted
+    except OSError:
+        return
+
+
+def _facts(path: str) -> dict[str, str]:
+    try:
+        with open(path, "rb") as file:
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []

@@ -1,0 +1,107 @@
+"""A filter for system calls: what no namespace holds and no limit counts is taken out of a program's reach.
+
+- The kernel's key store. A program inherits the session keyring of who starts it: what that may read of it
+  (tickets, passwords that programs keep there), the program may read too, whatever its user; and what it
+  leaves there, the next one finds.
+- Memory of System V IPC: it belongs to no process, so that nobody sees whose it is. Segments and sets of
+  semaphores are had up to a size (PostgreSQL takes 56 bytes and up to 20 semaphores), message queues not at
+  all. The kernel allows 4,096 segments: 64 MiB.
+- io_uring, which holds files that stand in no process's list.
+
+Refused calls fail as on a kernel without them (ENOSYS), too large ones as above the kernel's own limit
+(EINVAL), for this program and everything that descends from it.
+"""
+
+from __future__ import annotations
+
+import struct
+from errno import EINVAL, ENOSYS
+from functools import cache
+
+import msgspec
+
+SEGMENT_BYTES = 16 * 1024
+SEMAPHORES = 32  #: of a set
+IO_URING_SETUP = 425  #: everywhere
+IPC_SEMGET, IPC_MSGGET, IPC_SHMGET = 2, 13, 23  #: what `ipc` is asked for, by its first argument
+
+
+class Calls(msgspec.Struct, frozen=True):
+    """The numbers of an architecture's calls."""
+
+    keys: int  #: the first of add_key, request_key and keyctl, which are neighbours
+    semget: int
+    msgget: int
+    shmget: int
+    ipc: int | None = None  #: one call for all of System V's
+    low_first: bool = True  #: which half of an argument comes first
+
+
+#: Architecture as the kernel names it to filters → its calls.
+ARCHITECTURES = {
+    0xC000003E: Calls(248, 64, 68, 29),  # x86_64
+    0x40000003: Calls(286, 393, 399, 395, ipc=117),  # i386, which x86_64 runs as well
+    0xC00000B7: Calls(217, 190, 186, 194),  # aarch64
+    0x40000028: Calls(309, 299, 303, 307),  # arm
+    0xC00000F3: Calls(217, 190, 186, 194),  # riscv64
+    0xC0000015: Calls(269, 393, 399, 395, ipc=117),  # ppc64le
+    0x80000016: Calls(278, 393, 399, 395, ipc=117, low_first=False),  # s390x
+}
+KEY_CALLS = 3
+X32 = 0x40000000  #: set in the numbers of x86_64's other ABI, whose calls these are too
+
+LOAD, AND, RETURN = 0x20, 0x54, 0x06  #: codes of instructions
+EQUAL, ABOVE, AT_LEAST = 0x15, 0x25, 0x35
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  #: where a call's facts stand
+ALLOW, ERROR = 0x7FFF0000, 0x00050000
+
+
+@cache
+def refuse_calls() -> bytes:
+    """The filter, in the kernel's form: (code, jump if true, jump if false, operand) per instruction."""
+    program = [_do(LOAD, ARCHITECTURE)]
+    for architecture, calls in ARCHITECTURES.items():
+        block = _block(calls)
+        program += [_do(EQUAL, architecture, no=len(block)), *block]
+    return b"".join([*program, _do(RETURN, ALLOW)])
+
+
+def _block(calls: Calls) -> list[bytes]:
+    refuse = [_do(RETURN, ERROR | ENOSYS)]
+    block = [_do(LOAD, NUMBER), _do(AND, 0xFFFFFFFF ^ X32)]
+    block += [_do(AT_LEAST, calls.keys, no=2), _do(AT_LEAST, calls.keys + KEY_CALLS, yes=1), *refuse]
+    block += _when(IO_URING_SETUP, refuse) + _when(calls.msgget, refuse)
+    block += _when(calls.semget, _up_to(SEMAPHORES, 1, calls))
+    block += _when(calls.shmget, _up_to(SEGMENT_BYTES, 1, calls))
+    if calls.ipc is not None:
+        asked = [_do(LOAD, _low_half(0, calls)), _do(AND, 0xFFFF), *_when(IPC_MSGGET, refuse)]
+        asked += _when(IPC_SEMGET, _up_to(SEMAPHORES, 2, calls))
+        asked += _when(IPC_SHMGET, _up_to(SEGMENT_BYTES, 2, calls))
+        block += _when(calls.ipc, [*asked, _do(RETURN, ALLOW)])
+    return [*block, _do(RETURN, ALLOW)]
+
+
+def _when(number: int, then: list[bytes]) -> list[bytes]:
+    return [_do(EQUAL, number, no=len(then)), *then]
+
+
+def _up_to(most: int, argument: int, calls: Calls) -> list[bytes]:
+    """Allow the call when an argument of it is no larger."""
+    low = _low_half(argument, calls)
+    high = low + 4 if calls.low_first else low - 4
+    return [
+        _do(LOAD, high),
+        _do(EQUAL, 0, no=3),
+        _do(LOAD, low),
+        _do(ABOVE, most, yes=1),
+        _do(RETURN, ALLOW),
+        _do(RETURN, ERROR | EINVAL),
+    ]
+
+
+def _low_half(argument: int, calls: Calls) -> int:
+    return ARGUMENTS + 8 * argument + (0 if calls.low_first else 4)
+
+
+def _do(code: int, operand: int, *, yes: int = 0, no: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, yes, no, operand)
