@@ -24,6 +24,7 @@ from ciapp.errors import BrokerError, LedgerError
 from ciapp.git import Repository
 from ciapp.intake import dispatcher, recording
 from ciapp.intake.dispatcher import SETTLE_S, TROUBLE_S, Dispatcher
+from ciapp.intake.pins import ORPHAN_S, pin
 from ciapp.intake.seats import FEWEST_UNDER_WAY
 from ciapp.intake.spool import SpoolRecord
 from ciapp.progress import log_line, why_waiting
@@ -462,6 +463,42 @@ class TestPins(DispatcherTest):
         self.finish_all()
         self.step()
         self.assertEqual(([], [commit]), (self.pins(), self.commits_with_run()))
+
+    def test_what_was_pinned_for_a_change_that_was_then_not_recorded_is_let_go(self) -> None:
+        self.lose_hook()
+        [commit] = self.commits(1)
+        self.tree.push("main")
+        self.pass_time(RECONCILE_S)
+        self.step()
+        self.pass_time(SETTLE_S)
+        with killed_at(self, recording, "record_push"):
+            self.step()
+        self.assertEqual(([commit], []), (self.pins(), self.commits_with_run()))
+        [later] = self.commits(1)
+        self.tree.push("main")
+        for _ in range(3):  # it is found again, as part of another change, and recorded
+            self.pass_time(RECONCILE_S)
+            self.step()
+        self.assertEqual([commit, later], self.commits_with_run())
+        self.assertEqual([later], self.pins(), "only what was recorded is pinned")
+
+        self.finish_all()
+        self.step()
+        self.assertEqual([], self.pins())
+
+    def test_what_nobody_accounts_for_is_let_go_after_an_hour(self) -> None:
+        [commit] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        pin(Repository(self.bare), "rerun-that-was-killed", [commit])
+        self.pass_time(RECONCILE_S)
+        self.step()
+        self.pass_time(ORPHAN_S - 1)
+        self.step()
+        self.assertEqual([commit] * 2, self.pins(), "somebody may be recording it")
+        self.pass_time(RECONCILE_S)
+        self.step()
+        self.assertEqual([commit], self.pins())
 
     def test_past_commits_that_are_to_be_tested_are_pinned_as_well(self) -> None:
         other = new_bare_repository(self, "other.git")

@@ -18,15 +18,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ciapp.errors import BrokerError, GitError, LedgerError
 from ciapp.git import Repository
 from ciapp.intake.hook import is_removed
-from ciapp.intake.pins import drop_pins
+from ciapp.intake.pins import FOUND_RECORD, Orphans, drop_pins
 from ciapp.intake.presence import Presence
 from ciapp.intake.push import RefUpdate, changed_refs
 from ciapp.intake.recording import Change, policy_of, record_change
@@ -34,13 +34,12 @@ from ciapp.intake.seats import Seats
 from ciapp.intake.spool import read_records
 from ciapp.results.database import Database, stored_text
 from ciapp.results.matrix import DEFAULT
+from ciapp.results.pinned import mark_unpinned, pinned_records, settled_pushes
 from ciapp.results.pushes import (
     KnownRepository,
     has_push,
     list_repositories,
-    mark_unpinned,
     seen_refs,
-    settled_pushes,
 )
 from ciapp.results.queue import count_queues, next_runs, release_runs, reserve_runs, unanswered_runs
 from ciapp.results.retention import purge, retention_of
@@ -71,6 +70,7 @@ class Dispatcher:
         self._beats: dict[int, tuple[tuple[int, int], float]] = {}
         self._odd_refs: dict[int, dict[RefUpdate, float]] = {}
         self._reconciled_at: dict[int, float] = {}
+        self._orphans: defaultdict[int, Orphans] = defaultdict(Orphans)
         self._retain_at = 0.0
 
     def run(self, presence: Presence, should_stop: Callable[[], bool]) -> None:
@@ -146,6 +146,7 @@ class Dispatcher:
         if since < (SETTLE_S if odd else self._settings.reconcile_s):
             return
         self._reconciled_at[repository.id] = now
+        self.drop_orphans(repository)
         current = {
             name: value
             for name, value in Repository(Path(repository.git_dir)).refs().items()
@@ -164,7 +165,7 @@ class Dispatcher:
             digest = hashlib.sha256(repr(sorted(map(repr, settled))).encode("utf-8", "backslashreplace"))
             moment = datetime.now(UTC)
             change = Change(
-                record=f"found-{moment:%Y%m%dT%H%M%S}-{digest.hexdigest()[:12]}",
+                record=f"{FOUND_RECORD}{moment:%Y%m%dT%H%M%S}-{digest.hexdigest()[:12]}",
                 received_at=moment,
                 updates=settled,
             )
@@ -180,6 +181,16 @@ class Dispatcher:
         for record in settled.values():
             drop_pins(git, record)
         mark_unpinned(self._database, list(settled))
+
+    def drop_orphans(self, repository: KnownRepository) -> None:
+        """Let go of what was pinned for a push that was then not recorded."""
+        path = Path(repository.git_dir)
+
+        def records() -> Iterator[str]:
+            yield from (record.id for record in read_records(path))
+            yield from pinned_records(self._database, repository.id)
+
+        self._orphans[repository.id].drop(Repository(path), records, self._clock())
 
     def take_back(self) -> None:
         """Queue again the runs of workers that fell silent for longer than a lease."""

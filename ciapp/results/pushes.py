@@ -198,24 +198,6 @@ def record_push(
         return Recorded(push_id=int(added), commits=new_commits, runs=new_runs)
 
 
-def settled_pushes(database: Database, repository_id: int) -> dict[int, str]:
-    """Pushes whose tips may be pinned and whose runs have all ended: id → record."""
-    open_runs = select(schema.runs.c.id).where(
-        schema.runs.c.push_id == schema.pushes.c.id, schema.runs.c.state != State.FINISHED
-    )
-    query = select(schema.pushes.c.id, schema.pushes.c.record).where(
-        schema.pushes.c.repository_id == repository_id, schema.pushes.c.pinned, ~open_runs.exists()
-    )
-    with database.read() as connection:
-        return {int(push_id): str(record) for push_id, record in connection.execute(query)}
-
-
-def mark_unpinned(database: Database, push_ids: Sequence[int]) -> None:
-    """Note that the pins of these pushes are gone from the repository."""
-    with database.write() as connection:
-        connection.execute(update(schema.pushes).where(schema.pushes.c.id.in_(push_ids)).values(pinned=False))
-
-
 def _insert_commits(
     database: Database, connection: Connection, repository_id: int, push: NewPush, batch: Sequence[Commit]
 ) -> int:
