@@ -12,6 +12,7 @@ import logging
 import os
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -103,5 +104,7 @@ class Outbox:
         except OSError as error:
             fields = {"run_id": run_id, "file": str(file), "error": error.strerror}
             logger.error("report cannot be kept on disk", extra=fields)
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
             return None
         return file

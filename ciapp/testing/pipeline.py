@@ -22,9 +22,9 @@ from typing import TypeVar
 
 import msgspec
 
-from ciapp.errors import LedgerAwayError, ProjectError, StaleAttemptError
+from ciapp.errors import CheckoutError, LedgerAwayError, ProjectError, StaleAttemptError
 from ciapp.results.database import Database
-from ciapp.results.report import Findings, Report
+from ciapp.results.report import Findings, Report, Status
 from ciapp.results.reuse import find_reusable, reuse
 from ciapp.results.runs import Run, claim_run, find_runs
 from ciapp.results.store import load_report, make_report
@@ -35,6 +35,7 @@ from ciapp.testing.fingerprint import take_fingerprint
 from ciapp.testing.interpreters import find_interpreter
 from ciapp.testing.lease import Lease
 from ciapp.testing.mirror import Mirror
+from ciapp.testing.room import Room
 from ciapp.testing.slot import Slot, take_slot
 from ciapp.testing.suite import Suite, prepare_suite, unprepared, with_terms
 from ciapp.testing.supervisor import run_suite
@@ -42,23 +43,43 @@ from ciapp.testing.supervisor import run_suite
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 LEDGER_WITHIN_S = 60.0  #: how long a worker waits for a database that is away
+#: Longer than until the dispatcher sends the next message for a run that nobody takes.
+ROOM_WITHIN_S = 900.0
 ASK_AGAIN_S = 0.5
 
 
 def test_run(run_id: int, attempt: int, *, worker: str, settings: Settings) -> Report | None:
     """Make one attempt at a run. Raises CiError when it fails for our reasons."""
     database, slot = _database(settings.database), _slot(settings.state_path)
+    room = Room(settings.state_path, slot.path)
+    if not _has_room(room, run_id):
+        return None
     run = _claim(database, run_id, attempt, worker=f"{worker}#{slot.number}")
     if run is None:
         logger.info("run not claimed", extra={"run_id": run_id, "attempt": attempt})
         return None
     logger.info("run started", extra={"run_id": run.id, "repo": run.repo, "commit": run.commit[:12]})
     with Lease(database, run) as lease:
-        findings = _test(run, lease, slot, settings, database)
+        findings = _test(run, lease, room, slot, settings, database)
+    if room.was_short and findings.status not in (Status.PASSED, Status.CANCELLED):
+        raise CheckoutError(f"{room.was_short}, which may be why tests failed; make room there")
     return make_report(run, findings, finished_at=datetime.now(UTC))
 
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # its name is the domain's, not a test's
+
+
+def _has_room(room: Room, run_id: int) -> bool:
+    """Wait for room on this host's disks: an attempt that began without it would be lost."""
+    until_s = time.monotonic() + ROOM_WITHIN_S
+    if said := room.look():
+        logger.error("run waits for room", extra={"run_id": run_id, "reason": said})
+    while room.look():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(ASK_AGAIN_S)
+    room.was_short = ""
+    return True
 
 
 def _claim(database: Database, run_id: int, attempt: int, worker: str) -> Run | None:
@@ -85,10 +106,14 @@ def _outwait(run_id: int, ask: Callable[[], Answer]) -> Answer:
             time.sleep(ASK_AGAIN_S)
 
 
-def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Database) -> Findings:
+def _test(run: Run, lease: Lease, room: Room, slot: Slot, settings: Settings, database: Database) -> Findings:
+    def should_stop() -> bool:
+        room.look()  # a disk that was full for a moment only is to be seen as well
+        return lease.is_lost
+
     interpreter = find_interpreter(run.environment, settings)
     try:
-        with open_run(run, slot, settings, interpreter, should_stop=lambda: lease.is_lost) as suite:
+        with open_run(run, slot, settings, interpreter, should_stop=should_stop) as suite:
             known_tests = _outwait(run.id, lambda: known_tests_of(run, database))
             fingerprint = take_fingerprint(run, suite)
             found = None
@@ -101,10 +126,12 @@ def _test(run: Run, lease: Lease, slot: Slot, settings: Settings, database: Data
                 msgspec.structs.replace(suite.plan, known_tests=known_tests),
                 suite.sandbox,
                 on_progress=lambda told: lease.tell_progress(told.known, told.done, told.failed),
-                should_stop=lambda: lease.is_lost,
+                should_stop=should_stop,
             )
+            room.look()
             return msgspec.structs.replace(with_terms(findings, suite), fingerprint=fingerprint)
     except (ProjectError, StaleAttemptError) as error:  # stale: it is cancelled, or another attempt's
+        room.look()
         return unprepared(error)
 
 
