@@ -13,6 +13,7 @@ from ciapp.errors import LedgerError, UsageError
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
 from ciapp.results.order import DEFERRED
+from ciapp.results.pinned import settled_pushes
 from ciapp.results.pushes import (
     NewPush,
     check_name,
@@ -20,7 +21,6 @@ from ciapp.results.pushes import (
     has_push,
     record_push,
     seen_refs,
-    settled_pushes,
 )
 from ciapp.results.queue import count_queue, next_runs, release_runs, reserve_runs
 from ciapp.results.report import State, Status
