@@ -92,7 +92,7 @@ class TestRecord(HookedTest):
         recorded = {update.ref.encode("utf-8", "surrogateescape") for update in self.records()[0].updates}
         self.assertEqual(set(refs), recorded)
 
-    def test_no_number_of_refs_costs_more_than_four_processes(self) -> None:
+    def test_no_number_of_refs_costs_more_than_three_processes(self) -> None:
         started = {}
         for count in (1, 20, 21, 1000):
             log = self.folder / f"started-{count}"
@@ -101,7 +101,7 @@ class TestRecord(HookedTest):
             self.run_hook(lines, environ={"PATH": path})
             started[count] = sorted(log.read_text().split())
 
-        few, many = ["date", "dd", "mv"], ["cat", "date", "dd", "mv"]
+        few, many = ["dd", "mv"], ["cat", "dd", "mv"]
         self.assertEqual({1: few, 20: few, 21: many, 1000: many}, started)
         self.assertEqual([1, 20, 21, 1000], sorted(len(record.updates) for record in self.records()))
 
@@ -109,7 +109,7 @@ class TestRecord(HookedTest):
         """A PATH whose commands note their names before they run."""
         folder = self.folder / f"{log.name}-bin"
         folder.mkdir()
-        for name in ("cat", "date", "dd", "mv", "rm"):
+        for name in ("cat", "date", "dd", "mv", "rm", "sed"):
             script = folder / name
             script.write_text(f'#!/bin/sh\necho {name} >>{log}\nexec {shutil.which(name)} "$@"\n')
             script.chmod(0o755)

@@ -38,7 +38,7 @@ class SpoolRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str  #: the file's name; no two pushes to a repository share one
     path: Path
-    received_at: datetime  #: by the hook's clock; aware, UTC
+    received_at: datetime  #: when its file was written; aware, UTC
     pusher: str  #: the name the git server gave; may be empty
     options: tuple[str, ...]  #: of `git push -o`, in order
     updates: tuple[RefUpdate, ...]  #: in git's order
@@ -72,9 +72,8 @@ def read_records(git_dir: Path) -> list[SpoolRecord]:
             continue  # renamed by its hook, or taken by another dispatcher
         except OSError as error:
             _warn("spool file cannot be read", path, error.strerror or str(error))
-    # The clock of the record counts whole seconds, the file's own is finer.
-    found.sort(key=lambda each: (each[1].received_at, each[0], each[1].id))
-    return [record for _, record in found]
+    found.sort(key=lambda record: (record.received_at, record.id))
+    return found
 
 
 def _entries(spool: Path) -> list[Path]:
@@ -87,8 +86,7 @@ def _entries(spool: Path) -> list[Path]:
         return []
 
 
-def _read_record(path: Path) -> tuple[int, SpoolRecord]:
-    """The record, and when its file was last written, in ns."""
+def _read_record(path: Path) -> SpoolRecord:
     try:
         # Not to be led elsewhere by a symbolic link, nor kept waiting by a FIFO.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -106,10 +104,10 @@ def _read_record(path: Path) -> tuple[int, SpoolRecord]:
             content = file.read(facts.st_size)
     finally:
         os.close(descriptor)
-    return facts.st_mtime_ns, _parse_record(path, content.decode("utf-8", "surrogateescape"))
+    return _parse_record(path, _parse_time(facts), content.decode("utf-8", "surrogateescape"))
 
 
-def _parse_record(path: Path, text: str) -> SpoolRecord:
+def _parse_record(path: Path, received_at: datetime, text: str) -> SpoolRecord:
     if not text:
         raise _NoRecordError("it is empty")
     head, _, body = text.partition("\n\n")
@@ -123,18 +121,18 @@ def _parse_record(path: Path, text: str) -> SpoolRecord:
     return SpoolRecord(
         id=path.name,
         path=path,
-        received_at=_parse_time(fields.get("time", "")),
+        received_at=received_at,
         pusher=fields.get("pusher", ""),
         options=tuple(value for name, value in named if name == "option"),
         updates=tuple(_parse_update(line) for line in body.removesuffix("\nend\n").split("\n")),
     )
 
 
-def _parse_time(text: str) -> datetime:
+def _parse_time(facts: os.stat_result) -> datetime:
     try:
-        return datetime.fromtimestamp(int(text), UTC)
+        return datetime.fromtimestamp(facts.st_mtime, UTC)
     except (ValueError, OverflowError, OSError) as error:
-        raise _NoRecordError(f"its time is {text[:40]!r}") from error
+        raise _NoRecordError(f"it was written at second {facts.st_mtime:.0f} of 1970") from error
 
 
 def _parse_update(line: str) -> RefUpdate:

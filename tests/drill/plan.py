@@ -20,7 +20,6 @@ from tests.drill.projects import Project, make_project
 COMMITS_PER_S = 2.0  #: how fast they are pushed, all clones together
 BRANCHES = 2  #: of each clone at first
 HOOK_DIES = (
-    "date before",
     "dd before",
     "dd after",
     "mv before",

@@ -122,7 +122,7 @@ class Pushers:
     @staticmethod
     def _make_shims(folder: Path) -> Path:
         folder.mkdir()
-        for program in ("date", "dd", "mv"):
+        for program in ("dd", "mv"):
             (folder / program).write_text(SHIM)
             (folder / program).chmod(0o755)
         return folder

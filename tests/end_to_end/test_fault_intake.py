@@ -50,8 +50,8 @@ while grep -q post-receive /proc/$pid/cmdline; do
 done
 touch FOLDER/killed
 """
-#: What the hook calls, in its order: the time, the sync, the record's name; then it becomes a dispatcher.
-HOOK_COMMANDS = ("date", "dd", "mv", "sed", "setsid")
+#: What the hook calls, in its order: the sync, the record's name; then it becomes a dispatcher.
+HOOK_COMMANDS = ("dd", "mv", "sed", "setsid")
 
 
 class TestDispatcher(unittest.TestCase):
