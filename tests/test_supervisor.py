@@ -20,7 +20,7 @@ from ciapp.testing.environment import default_python
 from ciapp.testing.sandbox import SandboxSetting
 from ciapp.testing.supervisor import CHILD, Progress, compile_child
 from tests.support.plain_sandbox import PlainProcess, PlainSandbox
-from tests.support.samples import SAMPLES, add_sample_tests, find_pythons, run_project, run_sample
+from tests.support.samples import QUICK, SAMPLES, add_sample_tests, find_pythons, run_project, run_sample
 from tests.support.sandboxes import Place
 from tests.test_child import OUTCOMES
 
@@ -52,6 +52,7 @@ SURVIVED = (
 add_sample_tests(globals(), SURVIVED)
 
 PYTHON = Path(sys.executable)
+OUTLIVED = "processes that the tests started outlived them, and were killed"
 
 
 class TestSamples(unittest.TestCase):
@@ -271,25 +272,26 @@ class TestLikeUnittest(unittest.TestCase):
 
 
 class TestInSandboxes(unittest.TestCase):
-    def test_crashes_and_hangs_are_told_apart_at_both_levels(self) -> None:
-        files = {"tests/test_app.py": "import unittest\nclass TestApp(unittest.TestCase):\n"}
-        files["tests/test_app.py"] += "    def test_1(self): import os; print('hello'); os.abort()\n"
-        files["tests/test_app.py"] += "    def test_2(self): import time; time.sleep(100)\n"
-        files["tests/test_app.py"] += "    def test_3(self): pass\n"
-        settings: tuple[SandboxSetting, ...] = ("off", "auto")
-        for setting in settings:
-            with self.subTest(setting=setting):
-                place = Place(self, setting)
-                sandbox = place.open(place.commit(files))
-                python = default_python()
+    SETTINGS: tuple[SandboxSetting, ...] = ("off", "auto")
 
-                findings = run_project(
-                    sandbox.checkout,
-                    python.python,
-                    sandbox=sandbox,
-                    readable=python.readable,
-                    limits=Limits(test_s=0.5),
-                )
+    def run_at(self, setting: SandboxSetting, test_app: str, limits: Limits = QUICK) -> Findings:
+        place = Place(self, setting)
+        sandbox = place.open(place.commit({"tests/test_app.py": test_app}))
+        python = default_python()
+        findings = run_project(
+            sandbox.checkout, python.python, sandbox=sandbox, readable=python.readable, limits=limits
+        )
+        self.assertEqual(sandbox.level, findings.sandbox)
+        return findings
+
+    def test_crashes_and_hangs_are_told_apart_at_both_levels(self) -> None:
+        test_app = "import unittest\nclass TestApp(unittest.TestCase):\n"
+        test_app += "    def test_1(self): import os; print('hello'); os.abort()\n"
+        test_app += "    def test_2(self): import time; time.sleep(100)\n"
+        test_app += "    def test_3(self): pass\n"
+        for setting in self.SETTINGS:
+            with self.subTest(setting=setting):
+                findings = self.run_at(setting, test_app, Limits(test_s=0.5))
 
                 said = [(test.outcome.value, test.message) for test in findings.tests]
                 self.assertEqual(("crashed", "the process was ended by SIGABRT"), said[0])
@@ -298,7 +300,35 @@ class TestInSandboxes(unittest.TestCase):
                 self.assertIn("Fatal Python error: Aborted", findings.tests[0].traceback)
                 self.assertIn("in test_2", findings.tests[1].traceback)
                 self.assertEqual("hello\n", findings.tests[0].stdout)
-                self.assertEqual(sandbox.level, findings.sandbox)
+
+    def test_processes_that_outlive_the_tests_are_told_of_at_both_levels(self) -> None:
+        sample = (SAMPLES / "leaves_processes" / "tests" / "test_app.py").read_text("utf-8")
+        for setting in self.SETTINGS:
+            with self.subTest(setting=setting):
+                findings = self.run_at(setting, sample)
+
+                self.assertEqual((Status.PASSED, (OUTLIVED,)), (findings.status, findings.warnings))
+
+    def test_helpers_that_end_with_the_tests_are_nothing_to_tell_of(self) -> None:
+        test_app = """
+import multiprocessing, subprocess, sys, time, unittest
+from multiprocessing.shared_memory import SharedMemory
+class TestApp(unittest.TestCase):
+    def test_1(self):
+        memory = SharedMemory(create=True, size=10)  # starts a process that ends when it loses touch
+        memory.close()
+        memory.unlink()
+        multiprocessing.get_context("spawn").Process(target=time.sleep, args=[100], daemon=True).start()
+        TestApp.helper = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        TestApp.helper.stdin.write(b"x")
+        TestApp.helper.stdin.flush()
+        TestApp.helper.stdout.read(1)
+"""
+        for setting in self.SETTINGS:
+            with self.subTest(setting=setting):
+                findings = self.run_at(setting, test_app)
+
+                self.assertEqual((Status.PASSED, ()), (findings.status, findings.warnings))
 
 
 class TestExitStatus(Project):

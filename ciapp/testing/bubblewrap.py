@@ -27,6 +27,7 @@ import select
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,7 @@ from ciapp.testing.launch import (
 from ciapp.testing.mounts import binds, etc_mounts, folders, resolver, system_mounts
 from ciapp.testing.processes import list_children, pid_inside, send_signal
 from ciapp.testing.slot import Identity
+from ciapp.testing.stragglers import Stragglers
 from ciapp.testing.syscalls import refuse_calls
 from ciapp.testing.usage import Usage
 
@@ -200,6 +202,7 @@ class BubblewrapProcess:
         self._status = status
         self._usage = usage
         self._program = 0
+        self._stragglers: Stragglers | None = None
         self._exit: int | None = None
         self._said = b""
         wanted = kernel_limits(limits) | {resource.RLIMIT_NPROC: (limits.processes, limits.processes)}
@@ -218,15 +221,32 @@ class BubblewrapProcess:
 
     def poll(self) -> int | None:
         """Exit status; see `ciapp.testing.sandbox.SandboxedProcess`."""
+        if self._stragglers:
+            self._stragglers.look()
         if self._exit is None and self._process.poll() is not None:
             self._exit = self._read_exit(self._process.returncode)
         return self._exit
 
     def wait(self, timeout_s: float) -> int | None:
         """As `poll`, once the program has ended or the time is over."""
-        if self._exit is None:
-            wait_for(self._process, timeout_s)
-        return self.poll()
+        until_s = time.monotonic() + timeout_s
+        while self.poll() is None and (left_s := until_s - time.monotonic()) > 0:
+            if self._stragglers and not self._stragglers.is_over:
+                self._stragglers.wait(left_s)
+            else:
+                wait_for(self._process, left_s)
+        return self._exit
+
+    def watch_stragglers(self) -> None:
+        """Give what the program leaves running a moment, and count it."""
+        if not self._stragglers and self._find_program():
+            with contextlib.suppress(ProcessLookupError):
+                self._stragglers = Stragglers(self._process.pid, self._reaper, self._program)
+
+    @property
+    def outlived(self) -> int:
+        """Processes that outlived the program and its moment."""
+        return self._stragglers.left if self._stragglers else 0
 
     def signal(self, signum: int) -> None:
         """Signal the program itself."""
@@ -245,6 +265,8 @@ class BubblewrapProcess:
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._reaper_handle, signal.SIGKILL)
+        if self._stragglers:
+            self._stragglers.end()
         # A reaper's end is reported after the end of everything else in its namespace.
         waiting = select.poll()
         waiting.register(self._reaper_handle, select.POLLIN)

@@ -67,11 +67,6 @@ class Channels:
         """Whether anybody still holds the child's end of the event channel."""
         return self._is_open(self._events)
 
-    @property
-    def have_writers(self) -> bool:
-        """Whether anybody still holds stdout or stderr."""
-        return any(self._is_open(stream) for stream in self._streams)
-
     def dump(self) -> str:
         """Stacks that were written while what runs now was running."""
         return self._dump.text() if self._dump.seen and self._dumped == self._journal.current else ""

@@ -13,7 +13,8 @@ end or the worker's. Either ends every descendant. The worker's end is the end o
 pipe whose other end only the worker holds; so it works whichever way and in whichever thread that dies.
 
 On the status pipe it writes lines of JSON: {"pid": N} once the program has started, or {"error": "..."};
-and last {"exit": N} with N as subprocess counts: -9 is signal 9.
+and last {"exit": N, "left": M} with N as subprocess counts (-9 is signal 9), and M the number of descendants
+that outlived the program by more than a moment.
 """
 
 # ruff: noqa: PTH123, PTH208
@@ -36,6 +37,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 INSTRUCTION_SIZE = 8
+GRACE_S = 1.0
 
 
 def main() -> None:
@@ -57,8 +59,9 @@ def main() -> None:
     said = os.read(failure, 4096).decode()
     tell(status, {"error": said} if said else {"pid": program})
     exit_status = wait(program, lifeline, wakeup)
+    left = wait_for_others(lifeline)
     end_all()
-    tell(status, {"exit": exit_status})
+    tell(status, {"exit": exit_status, "left": left})
 
 
 def become_program(order: dict[str, Any], failure: int, prctl: Callable[..., int]) -> None:
@@ -130,6 +133,19 @@ def wait(program: int, lifeline: int, wakeup: int) -> int:
         if lifeline in ready:
             return -signal.SIGKILL
         os.read(wakeup, 4096)
+
+
+def wait_for_others(lifeline: int) -> int:
+    """Give descendants a moment to end by themselves; how many did not."""
+    until = time.monotonic() + GRACE_S
+    while True:
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        except ChildProcessError:
+            return 0
+        if time.monotonic() > until or select.select([lifeline], [], [], 0.005)[0]:
+            return len(descendants())
 
 
 def end_all() -> None:

@@ -151,6 +151,7 @@ class GuardedProcess:
         self._status = status
         self._usage = usage
         self._scratch = scratch
+        self.outlived = 0
         self._exit: int | None = None
         self._said = b""
         started = self._read_fact("pid", "error", within_s=STARTS_WITHIN_S)
@@ -168,6 +169,7 @@ class GuardedProcess:
                 raise SandboxError(f"a guard {killed_from_outside(self._guard.returncode)}")
             # Without a last word the guard was killed, by a program that is its equal.
             self._exit = last_word.get("exit", self._guard.returncode)
+            self.outlived = last_word.get("left", 0)
         return self._exit
 
     def wait(self, timeout_s: float) -> int | None:
@@ -175,6 +177,9 @@ class GuardedProcess:
         if self._exit is None:
             wait_for(self._guard, timeout_s)
         return self.poll()
+
+    def watch_stragglers(self) -> None:
+        """The guard always does."""
 
     def signal(self, signum: int) -> None:
         """Signal the program itself."""

@@ -52,6 +52,16 @@ class SandboxedProcess(Protocol):
     def wait(self, timeout_s: float) -> int | None:
         """As `poll`, once the program has ended or the time is over."""
 
+    def watch_stragglers(self) -> None:
+        """Before the program ends: have what it leaves running counted; they have a moment to end.
+
+        To be called when the program is known to run, as often as one likes.
+        """
+
+    @property
+    def outlived(self) -> int:
+        """How many processes outlived the program, once that has ended; they are ended too."""
+
     def signal(self, signum: int) -> None:
         """Send a signal to the program itself (not to what it started); nothing when it is gone."""
 

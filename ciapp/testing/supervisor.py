@@ -32,6 +32,7 @@ from ciapp.testing.journal import Journal
 from ciapp.testing.output import Outputs
 from ciapp.testing.records import Ending, Key, Selection
 from ciapp.testing.sandbox import Sandbox, SandboxedProcess
+from ciapp.testing.stragglers import GRACE_S
 from ciapp.testing.verdict import Close, conclude, count, result_of
 
 CHILD = Path(__file__).parent / "child"
@@ -39,8 +40,7 @@ DUMP_SIGNAL = signal.SIGRTMAX - 3  #: asks a child for its stacks; none that tes
 
 LOOK_EVERY_S = 0.2  #: how often the process, its limits and `should_stop` are looked at
 POLL_S = 0.005  #: how often, while its end is awaited
-EXIT_GRACE_S = 1.0  #: between a child's last word and its end
-STRAY_GRACE_S = 0.3  #: for what it started, after its end
+EXIT_GRACE_S = 1.0 + GRACE_S  #: between a child's last word and its end, with that of what it started
 DUMP_GRACE_S = 1.0
 QUIET_S = 0.05  #: a stack dump that has not grown for so long is complete
 TERM_GRACE_S = 2.0
@@ -184,6 +184,8 @@ class _Attempt:
                 ending = self._watch(process, channels)
             finally:
                 process.kill()
+            if process.outlived:
+                self._warnings.append("processes that the tests started outlived them, and were killed")
             channels.drain_rest()
             if not self._journal.child.has_ended and channels.dump():
                 ending = Ending(ending.outcome, ending.sentence, _without_our_frames(channels.dump()))
@@ -230,6 +232,8 @@ class _Attempt:
         current, current_since_s, mute_since_s = journal.current, now_s, now_s
         while True:
             channels.drain(LOOK_EVERY_S if channels.can_speak else POLL_S, rest=True)
+            if journal.child.has_started:
+                process.watch_stragglers()
             if journal.child.has_ended:
                 return self._let_go(process, channels)
             now_s = time.monotonic()
@@ -281,12 +285,6 @@ class _Attempt:
         self._failed_exits += status == 1
         if status not in (0, 1):
             self._warnings.append(f"after the last test {_explain_exit(status)}")
-        until_s = time.monotonic() + STRAY_GRACE_S
-        while channels.have_writers:
-            if time.monotonic() > until_s:
-                self._warnings.append("processes that the tests started outlived them, and were killed")
-                break
-            channels.drain(POLL_S)
         return ending
 
     def _time_out(self, process: SandboxedProcess, channels: Channels, sentence: str) -> Ending:

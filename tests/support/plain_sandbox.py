@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ciapp.testing.stragglers import GRACE_S
+
 TAG = "CIAPP_PLAIN_SANDBOX"
 
 
@@ -55,6 +57,7 @@ class PlainProcess:
     def __init__(self, popen: subprocess.Popen[bytes], tag: str) -> None:
         self._popen = popen
         self._tag = f"{TAG}={tag}".encode()
+        self.outlived = 0
 
     def poll(self) -> int | None:
         return self._popen.poll()
@@ -65,6 +68,9 @@ class PlainProcess:
         except subprocess.TimeoutExpired:
             return None
 
+    def watch_stragglers(self) -> None:
+        """Counted when it is over."""
+
     def signal(self, signum: int) -> None:
         self._popen.send_signal(signum)
 
@@ -72,6 +78,11 @@ class PlainProcess:
         return ""
 
     def kill(self) -> None:
+        if self._popen.poll() is not None:
+            moment = time.monotonic() + GRACE_S
+            while self.descendants() and time.monotonic() < moment:
+                time.sleep(0.005)
+            self.outlived = len(self.descendants())
         self._popen.kill()
         self._popen.wait()
         deadline = time.monotonic() + 10
