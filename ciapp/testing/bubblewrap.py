@@ -108,6 +108,7 @@ class Bubblewrap:
         stderr: int,
         pass_fds: Sequence[int] = (),
         readable: Sequence[Path] = (),
+        stdin: int = subprocess.DEVNULL,
     ) -> BubblewrapProcess:
         """Start a program; see `ciapp.testing.sandbox.Sandbox`."""
         check_readable(command[0], readable)
@@ -124,6 +125,7 @@ class Bubblewrap:
                 [self._identity.name, "--args", str(arguments), "--", *start],
                 program=bubblewrap_program(),
                 environment={},
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=(*pass_fds, status_end, gate, arguments, refused),

@@ -103,6 +103,7 @@ def spawn(
     stdout: int,
     stderr: int,
     pass_fds: Sequence[int],
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     """Start a program of ours that starts the commit's. Raises SandboxError when it cannot be had."""
     try:
@@ -110,7 +111,7 @@ def spawn(
             return subprocess.Popen(
                 command,
                 executable=program,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=pass_fds,

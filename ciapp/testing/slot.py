@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -59,6 +60,7 @@ class Slot:
         self._lock = lock
         self._name = f"{self.serves}{secrets.token_hex(4)}"
         self._lifeline, self._sweeper = _start_sweeper(self._name)
+        self._belongings = contextlib.ExitStack()
 
     @property
     def serves(self) -> str:
@@ -82,8 +84,13 @@ class Slot:
         """Have a process killed when this one dies, whatever it calls itself; the last that was named."""
         self._tell_sweeper(f"{pid} {started_at(pid)}")
 
+    def at_release(self, end: Callable[[], None]) -> None:
+        """Have something ended that serves the slot for as long as it is held."""
+        self._belongings.callback(end)
+
     def release(self) -> None:
         """Let another process have the slot."""
+        self._belongings.close()
         self._tell_sweeper("released")
         os.close(self._lifeline)
         self._sweeper.wait()

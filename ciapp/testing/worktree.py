@@ -21,11 +21,14 @@ import msgspec
 
 from ciapp.errors import CheckoutError, ProjectError
 from ciapp.settings import Limits
+from ciapp.testing.bubblewrap import Bubblewrap
 from ciapp.testing.folders import remove_folder, sweep_folder
 from ciapp.testing.launch import Shown
 from ciapp.testing.mirror import Mirror, is_object_trouble
+from ciapp.testing.mover import LOOK_EVERY_S, MOVE, MOVES_WITHIN_S, move, telling_line
 from ciapp.testing.sandbox import (
     CHECKOUT,
+    Sandbox,
     SandboxedProcess,
     SandboxSetting,
     find_level,
@@ -36,11 +39,8 @@ from ciapp.testing.slot import Identity, Slot
 
 GIT_DIR = Path("/git")
 OBJECTS = Path("/objects")
-MOVES_WITHIN_S = 1800.0
-LOOK_EVERY_S = 0.25
 OURS = ("No space left", "Disk quota", "Input/output error", "Read-only file system", "Out of memory")
 
-MOVE = 'git read-tree -u --reset "$1" && exec git clean -ffdxq'  #: in a folder that was swept
 FORMAT_SHA1 = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
 FORMAT_SHA256 = (
     "[core]\n\trepositoryformatversion = 1\n\tbare = false\n[extensions]\n\tobjectFormat = sha256\n"
@@ -151,11 +151,22 @@ class WorkTree:
 
     def _try(self, commit: str) -> str:
         """Move; what went wrong, empty when nothing did."""
+        sandbox, environment = self._open_sandbox()
+        if isinstance(sandbox, Bubblewrap):  # out of reach of the tests, so it may outlive the move
+            return move(
+                self._slot,
+                self.path,
+                commit,
+                folders=(self.path, self._git_dir, self.mirror.objects),
+                limits=self._limits,
+                sandbox=sandbox,
+                environment=environment,
+            )
         status, _, said = self._run("sh", "-c", MOVE, "sh", commit)
         return (said or f"git ended with status {status}") if status else ""
 
-    def _run(self, *command: str) -> tuple[int, bytes, str]:
-        """Exit status, output, and the last line of complaint of a program in the folder."""
+    def _open_sandbox(self) -> tuple[Sandbox, dict[str, str]]:
+        """A sandbox for git, and git's variables in it."""
         view = View(
             (
                 Shown(self.path, CHECKOUT, writable=True),
@@ -164,12 +175,16 @@ class WorkTree:
             )
         )
         sandbox = open_sandbox(self._slot, view, self._limits, setting=self._setting)
-        environment = {
+        return sandbox, {
             **ENVIRONMENT,
             "GIT_DIR": str(sandbox.inside(self._git_dir)),
             "GIT_WORK_TREE": str(sandbox.checkout),
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(sandbox.inside(self.mirror.objects)),
         }
+
+    def _run(self, *command: str) -> tuple[int, bytes, str]:
+        """Exit status, output, and the last line of complaint of a program in the folder."""
+        sandbox, environment = self._open_sandbox()
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
             process = sandbox.start(
                 command, environment=environment, stdout=output.fileno(), stderr=complaints.fileno()
@@ -181,7 +196,7 @@ class WorkTree:
             status = process.poll()
             output.seek(0)
             complaints.seek(0)
-            said = breach or _last_line(complaints.read())
+            said = breach or telling_line(complaints.read().decode("utf-8", "replace"))
             return status if status is not None and not breach else 1, output.read(), said
 
 
@@ -212,10 +227,3 @@ def _watch(process: SandboxedProcess) -> str:
         if time.monotonic() > deadline:
             return f"git needs more than {MOVES_WITHIN_S:.0f} s"
     return ""
-
-
-def _last_line(said: bytes) -> str:
-    """The line of a complaint that says most: git's last words may be advice."""
-    lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    return (telling or lines or [""])[-1].strip()
