@@ -160,6 +160,44 @@ def load_report(database: Database, run_id: int, attempt: int | None = None) -> 
         return unpack_report(document) if document is not None else None
 
 
+class _Listed(msgspec.Struct, frozen=True):
+    """Of a test in a report, what names it."""
+
+    id: str
+    ordinal: int = 0
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    """Of a report, what it lists."""
+
+    tests: tuple[_Listed, ...]
+
+
+def listed_tests(
+    database: Database, repository: str, commit: str, environment: str
+) -> tuple[tuple[str, int], ...]:
+    """Id and ordinal of each test in the latest accepted report on a commit; empty when there is none."""
+    reports, runs = schema.reports.c, schema.runs.c
+    query = (
+        select(reports.document)
+        .select_from(schema.reports.join(schema.runs).join(schema.repositories))
+        .where(
+            schema.repositories.c.name == repository,
+            runs.commit == commit,
+            runs.environment == environment,
+            reports.accepted,
+        )
+        .order_by(reports.attempt.desc())
+        .limit(1)
+    )
+    with database.read() as connection:
+        document = connection.scalar(query)
+    if document is None:
+        return ()
+    listing = msgspec.json.decode(zlib.decompress(document), type=_Listing)
+    return tuple((test.id, test.ordinal) for test in listing.tests)
+
+
 def pack_report(report: Report) -> bytes:
     """A report as the ledger and a worker's outbox keep it."""
     return zlib.compress(msgspec.json.encode(report), 1)

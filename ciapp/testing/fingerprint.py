@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
@@ -55,6 +56,9 @@ PACKAGE_FOLDERS = (
     "local/lib/python*/dist-packages",
     f"{VENV}/lib/python*/site-packages",
 )
+#: For so long a host is taken to have the same programs. There are hundreds of them, and what changes when a
+#: run has begun is not seen anyway.
+LOOK_AGAIN_S = 1.0
 #: Files of a distribution that differ each time it is installed, and say nothing of what it is.
 TIMES = ("uv_cache.json", "direct_url.json", "INSTALLER", "REQUESTED")
 
@@ -72,7 +76,7 @@ def take_fingerprint(run: Run, suite: Suite) -> str:
         "interpreter": [_digest_of_file(file) for file in _interpreter(plan.python, plan.readable)],
         "packages": [_digest_of_packages(folder) for folder in _package_folders(plan.readable)],
         "system": [_digest_of_file(file) for file in (*INSTALLED, *(ETC / name for name in COPIED))],
-        "local": [_entries(folder) for folder in (*LOCAL_FOLDERS, *shown_folders())],
+        "local": [_entries(folder, _now()) for folder in (*LOCAL_FOLDERS, *shown_folders())],
         "machine": [*os.uname()[2:], os.cpu_count()],
     }
     return hashlib.sha256(msgspec.json.encode(facts, enc_hook=os.fspath)).hexdigest()
@@ -148,7 +152,13 @@ def _recorded(record: Path) -> Iterator[str]:
             yield line
 
 
-def _entries(folder: Path) -> list[tuple[str, int, int]]:
+def _now() -> int:
+    """A number that changes every `LOOK_AGAIN_S`."""
+    return int(time.monotonic() / LOOK_AGAIN_S)
+
+
+@lru_cache(maxsize=16)
+def _entries(folder: Path, _: int) -> list[tuple[str, int, int]]:
     """Names, sizes and times of what stands in a folder."""
     try:
         facts = [(entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder)]

@@ -26,8 +26,8 @@ from ciapp.errors import CheckoutError, LedgerAwayError, ProjectError, StaleAtte
 from ciapp.results.database import Database
 from ciapp.results.report import Findings, Report, Status
 from ciapp.results.reuse import find_reusable, reuse
-from ciapp.results.runs import Run, claim_run, find_runs
-from ciapp.results.store import load_report, make_report
+from ciapp.results.runs import Run, claim_run
+from ciapp.results.store import listed_tests, make_report
 from ciapp.settings import Settings
 from ciapp.testing.checkout import check_out
 from ciapp.testing.environment import Interpreter
@@ -158,11 +158,7 @@ def open_run(
 
 def known_tests_of(run: Run, database: Database) -> tuple[tuple[str, int], ...]:
     """What the first parent's report lists, so that a test which vanished is seen; empty without one."""
-    for parent in find_runs(database, run.repo, run.parents[:1]):
-        if parent.environment == run.environment:
-            report = load_report(database, parent.id)
-            return tuple((test.id, test.ordinal) for test in report.tests) if report else ()
-    return ()
+    return listed_tests(database, run.repo, run.parents[0], run.environment) if run.parents else ()
 
 
 @cache
