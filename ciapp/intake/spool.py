@@ -16,6 +16,7 @@ import os
 import re
 import stat
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -73,7 +74,28 @@ def read_records(git_dir: Path) -> list[SpoolRecord]:
         except OSError as error:
             _warn("spool file cannot be read", path, error.strerror or str(error))
     found.sort(key=lambda record: (record.received_at, record.id))
-    return found
+    return _in_order(found)
+
+
+def _in_order(records: list[SpoolRecord]) -> list[SpoolRecord]:
+    """Records by their time, but none before the one whose push it came after: a clock may be set back."""
+    left, ordered, values = list(records), list[SpoolRecord](), dict[str, str]()
+    made = Counter((one.ref, one.new) for record in records for one in record.updates)
+
+    def follows(update: RefUpdate) -> bool:
+        if update.ref in values:
+            return values[update.ref] == update.old
+        return not made[update.ref, update.old]
+
+    while left:
+        following = (record for record in left if all(map(follows, record.updates)))
+        first = next(following, left[0])
+        left.remove(first)
+        ordered.append(first)
+        for one in first.updates:
+            values[one.ref] = one.new
+            made[one.ref, one.new] -= 1
+    return ordered
 
 
 def _entries(spool: Path) -> list[Path]:

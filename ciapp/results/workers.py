@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 from sqlalchemy import delete, select
@@ -29,15 +29,16 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: datetime
 
     def is_here(self, now: datetime) -> bool:
-        """Whether it was heard of lately. A worker from the future counts: some clock is wrong."""
-        return self.seen_at > now - timedelta(seconds=GONE_AFTER_S)
+        """Whether it was heard of lately. One from the future was so before the clock was set back."""
+        return abs(now - self.seen_at) < timedelta(seconds=GONE_AFTER_S)
 
 
 def worker_is_here(database: Database, worker: Worker) -> None:
     """Add a worker, or note that it is still there."""
+    # By one clock for all hosts: theirs may be wrong.
+    row = msgspec.structs.asdict(worker) | {"seen_at": database.now()}
     with database.write() as connection:
         changed = tuple(name for name in Worker.__struct_fields__ if name != "name")
-        row = msgspec.structs.asdict(worker) | {"seen_at": datetime.now(UTC)}
         connection.execute(database.upsert(schema.workers, ("name",), changed).values(**row))
 
 
@@ -49,7 +50,7 @@ def worker_has_left(database: Database, name: str) -> None:
 
 def list_workers(database: Database) -> list[Worker]:
     """The workers that are there, by name."""
-    now = datetime.now(UTC)
+    now = database.now()
     with database.read() as connection:
         rows = connection.execute(select(schema.workers).order_by(schema.workers.c.name)).all()
     fields = Worker.__struct_fields__
