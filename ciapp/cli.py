@@ -24,14 +24,14 @@ from ciapp.keeping import backup, purge_command, restore
 from ciapp.logs import set_up_logging
 from ciapp.outlets.terminal import escape_line
 from ciapp.outlets.text import render_log_line, render_report
-from ciapp.progress import log_line, progress_of_all, runs_line, watch_runs, why_waiting
+from ciapp.progress import await_runs, log_line, progress_of_all, runs_line, watch_runs, why_waiting
 from ciapp.results.history import commit_log, runs_of
 from ciapp.results.matrix import environment_of
 from ciapp.results.outcomes import latest_runs, past_tests
 from ciapp.results.overall import overall
-from ciapp.results.pushes import find_repository, has_commit, list_repositories
+from ciapp.results.pushes import find_repository, list_repositories
 from ciapp.results.queue import count_queues
-from ciapp.results.runs import Run, cancel_run, find_runs, running_runs
+from ciapp.results.runs import Run, cancel_run, running_runs
 from ciapp.results.store import report_on
 from ciapp.results.workers import list_workers
 from ciapp.serving import dispatcher, monitor, up, worker
@@ -44,9 +44,6 @@ from ciapp.show import (
     status_document,
     write_junit,
 )
-
-APPEARS_WITHIN_S = 15.0  #: how long a commit that git has may take to reach the ledger
-LOOK_EVERY_S = 0.1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -197,7 +194,9 @@ def report(
     status = overall(runs).status
     if status is None:
         progress = progress_of_all(runs, why_waiting(database, repository, runs))
-        raise NoSuchRunError(f"commit {commit[:12]} of {repo} is {progress}; see `ciapp wait {repo} {rev}`")
+        raise NoSuchRunError(
+            f"commit {commit[:12]} of {repo} has not finished: {progress}; see `ciapp wait {repo} {rev}`"
+        )
     sys.exit(status.exit_code)
 
 
@@ -208,14 +207,10 @@ def report(
 @pass_context
 def wait(context: Context, repo: str, rev: str, timeout: float | None) -> None:
     """Show a commit's tests going on until they have finished; exits with the verdict."""
-    database, repository, commit = context.find(repo, rev)
+    database = context.ledger()
     deadline = time.monotonic() + timeout if timeout is not None else None
-    appears = time.monotonic() + (min(timeout, APPEARS_WITHIN_S) if timeout is not None else APPEARS_WITHIN_S)
-    while not find_runs(database, repository.name, [commit]) and time.monotonic() < appears:
-        if has_commit(database, repository.id, commit):
-            break  # it was pushed, and not to be tested
-        time.sleep(LOOK_EVERY_S)
-    runs = watch_runs(database, repository, runs_of(database, repository, commit), deadline)
+    repository, runs = await_runs(database, repo, rev, context.settings.host_name, deadline)
+    runs = watch_runs(database, repository, runs, deadline)
     click.echo(render_log_line(runs_line(runs), width=0, color=sys.stdout.isatty()))
     verdict = overall(runs).status
     assert verdict is not None

@@ -13,15 +13,16 @@ from ciapp.errors import NoSuchRunError
 from ciapp.outlets.terminal import escape_line, format_duration
 from ciapp.outlets.text import LogLine
 from ciapp.results.database import Database
-from ciapp.results.history import LoggedCommit
+from ciapp.results.history import LoggedCommit, NotInLedgerError, resolve_revision, runs_of
 from ciapp.results.matrix import DEFAULT, needed_for, version_of
 from ciapp.results.order import DEFERRED
 from ciapp.results.overall import Overall, overall
-from ciapp.results.pushes import KnownRepository, seen_refs
+from ciapp.results.pushes import KnownRepository, find_repository, has_commit, seen_refs
 from ciapp.results.report import State
 from ciapp.results.runs import Run, find_runs
 from ciapp.results.workers import list_workers, served
 
+APPEARS_WITHIN_S = 15.0  #: how long a commit that was pushed may take to reach the ledger
 LOOK_EVERY_S = 0.1
 
 
@@ -40,10 +41,10 @@ NOTHING = Waits()
 def why_waiting(database: Database, repository: KnownRepository, runs: Iterable[Run]) -> Waits:
     """What there is to say of these runs if they wait; mostly nothing."""
     waiting = [run for run in runs if run.state is State.QUEUED]
-    versions = {run.environment for run in waiting if run.environment != DEFAULT}
+    environments = {run.environment for run in waiting}
     return Waits(
         refs=seen_refs(database, repository.id) if any(run.priority == DEFERRED for run in waiting) else {},
-        unserved=frozenset(versions - served(list_workers(database)) if versions else ()),
+        unserved=frozenset(environments - served(list_workers(database)) if waiting else ()),
     )
 
 
@@ -52,7 +53,7 @@ def progress_text(run: Run, waits: Waits = NOTHING) -> str:
     if run.state is State.QUEUED:
         words = "queued"
         if run.environment in waits.unserved:
-            words = f"waits for a worker with {needed_for(run.environment)}"
+            words = _waits_for([run.environment])
         elif run.priority == DEFERRED:
             words = f"deferred behind {waits.refs.get(run.ref, '')[:12] or 'a newer push'}"
         return f"{words}, after a lost attempt: {run.reason}" if run.reason else words
@@ -100,6 +101,28 @@ def runs_line(runs: Sequence[Run], waits: Waits = NOTHING) -> LogLine:
     )
 
 
+def await_runs(
+    database: Database, name: str, revision: str, host: str, deadline: float | None = None
+) -> tuple[KnownRepository, list[Run]]:
+    """The runs of a commit that may have been pushed this moment, at least one.
+
+    Raises UsageError when nothing of that name appears, NoSuchRunError when the commit is not to be tested.
+    """
+    repository = find_repository(database, name)
+    appears = time.monotonic() + APPEARS_WITHIN_S
+    appears = appears if deadline is None else min(appears, deadline)
+    while True:
+        try:
+            commit = resolve_revision(database, repository, revision, host)
+            # A commit that the ledger has, and no run of it, was pushed and is not to be tested.
+            if has_commit(database, repository.id, commit) or time.monotonic() > appears:
+                return repository, runs_of(database, repository, commit)
+        except NotInLedgerError:
+            if time.monotonic() > appears:
+                raise
+        time.sleep(LOOK_EVERY_S)
+
+
 def watch_runs(
     database: Database, repository: KnownRepository, runs: Sequence[Run], deadline: float | None = None
 ) -> list[Run]:
@@ -115,8 +138,10 @@ def watch_runs(
         while (whole := overall(runs)).status is None:
             waits = why_waiting(database, repository, runs)
             if deadline is not None and time.monotonic() > deadline:
-                progress = progress_of_all(runs, waits)
-                raise NoSuchRunError(f"commit {commit[:12]} of {repository.name} is still {progress}")
+                raise NoSuchRunError(
+                    f"commit {commit[:12]} of {repository.name} has not finished in time: "
+                    f"{progress_of_all(runs, waits)}; see `ciapp status`"
+                )
             bar.length = max(whole.tests_known, 1)
             bar.pos = min(whole.tests_done, bar.length)
             bar.current_item = escape_line(_bar_text(runs, whole, waits))
@@ -138,8 +163,13 @@ def _bar_text(runs: Sequence[Run], whole: Overall, waits: Waits) -> str:
     finished = sum(run.state is State.FINISHED for run in runs)
     words = [_running(whole), f"{finished} of {len(runs)} runs finished"]
     unserved = [run.environment for run in runs if run.environment in waits.unserved]
-    words += [f"waits for a worker with {' and '.join(map(needed_for, unserved))}"] if unserved else []
+    words += [_waits_for(unserved)] if unserved else []
     return ", ".join(words)
+
+
+def _waits_for(unserved: Sequence[str]) -> str:
+    needed = " and ".join(needed_for(environment) for environment in unserved if version_of(environment))
+    return f"waits for a worker with {needed}" if needed else "waits for a worker"
 
 
 def _running(whole: Overall) -> str:

@@ -16,6 +16,7 @@ import termios
 import threading
 import time
 import unittest
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
@@ -219,6 +220,19 @@ class Pushed(CommandLine):
         self.dispatcher.step()
         return commit
 
+    def add_worker(self) -> None:
+        now = datetime.now(UTC)
+        worker = Worker(
+            name="celery@here",
+            host="here",
+            slots=2,
+            sandbox="limits",
+            python="3.11.7",
+            started_at=now,
+            seen_at=now,
+        )
+        worker_is_here(self.database, worker)
+
     def run_of(self, commit: str) -> Run:
         [run] = find_runs(self.database, "team", [commit])
         return run
@@ -238,11 +252,14 @@ class Pushed(CommandLine):
 class TestVerdicts(Pushed):
     def test_report_of_a_run_that_has_not_finished_says_where_it_is(self) -> None:
         short = self.commit[:12]
-        self.refused(4, f"commit {short} of team is queued; see `ciapp wait team HEAD`", "report", "team")
+        unfinished = f"commit {short} of team has not finished"
+        follow = "see `ciapp wait team HEAD`"
+        self.refused(4, f"{unfinished}: waits for a worker; {follow}", "report", "team")
+        self.add_worker()
+        self.refused(4, f"{unfinished}: queued; {follow}", "report", "team")
         run = self.start(self.commit)
         beat_run(self.database, run.id, attempt=1, known=3, done=2, failed=1)
-        sentence = f"commit {short} of team is running 2/3, 1 failed; see `ciapp wait team main`"
-        self.refused(4, sentence, "report", "team", "main")
+        self.refused(4, f"{unfinished}: running 2/3, 1 failed; {follow}", "report", "team")
 
     def test_report_exits_with_the_verdict(self) -> None:
         for status, code in (
@@ -280,10 +297,24 @@ class TestVerdicts(Pushed):
         started = time.monotonic()
         code, out, err = self.call("wait", "team", "--timeout", "0.3")
         self.assertEqual((4, ""), (code, out))
-        self.assertIn(f"ciapp: commit {self.commit[:12]} of team is still queued", err)
+        sentence = f"commit {self.commit[:12]} of team has not finished in time: waits for a worker"
+        self.assertIn(f"ciapp: {sentence}; see `ciapp status`\n", err)
         self.assertLess(time.monotonic() - started, 10)
 
     def test_wait_at_once_after_a_push_waits_for_the_dispatcher_to_take_it_in(self) -> None:
+        self.wait_at_once_after_a_push("here", lambda commit: "HEAD")
+
+    def test_wait_on_another_host_waits_for_the_ledger_to_have_the_commit(self) -> None:
+        self.wait_at_once_after_a_push("there", lambda commit: commit[:10])
+
+    def test_wait_on_another_host_refuses_at_once_what_is_no_commit_id(self) -> None:
+        started = time.monotonic()
+        unknown = "the ledger knows no commit 'topic' of team, which is on here"
+        sentence = f"{unknown}; give a commit id or a branch: main"
+        self.refused(2, sentence, "wait", "team", "topic", CIAPP_HOST="there")
+        self.assertLess(time.monotonic() - started, 5)
+
+    def wait_at_once_after_a_push(self, host: str, revision: Callable[[str], str]) -> None:
         commit = self.tree.commit("Two")
         self.tree.push("main")
 
@@ -294,7 +325,8 @@ class TestVerdicts(Pushed):
 
         thread = threading.Thread(target=serve)
         thread.start()
-        code, out, _ = self.call("wait", "team", "HEAD")
+        with mock.patch.dict(os.environ, CIAPP_HOST=host):
+            code, out, _ = self.call("wait", "team", revision(commit))
         thread.join()
         self.assertEqual(0, code)
         self.assertRegex(out, rf"^{commit[:12]}  passed    1 passed +1\.2s  Two\n$")
@@ -429,17 +461,7 @@ class TestShown(Pushed):
         self.assert_shape("log", document)
 
     def test_status_document_has_the_shape_that_the_readme_shows(self) -> None:
-        now = datetime.now(UTC)
-        worker = Worker(
-            name="celery@here",
-            host="here",
-            slots=2,
-            sandbox="limits",
-            python="3.11.7",
-            started_at=now,
-            seen_at=now,
-        )
-        worker_is_here(self.database, worker)
+        self.add_worker()
         self.start(self.commit)
         document = json.loads(self.call("status", "--json")[1])
         self.assertEqual(1, document["schema"])

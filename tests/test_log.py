@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 
 from ciapp.errors import NoSuchRunError, UsageError
-from ciapp.results.history import commit_log, resolve_revision, runs_of
+from ciapp.results.history import NotInLedgerError, commit_log, resolve_revision, runs_of
 from ciapp.results.pushes import KnownRepository, register_repository
 from tests.support.git_repositories import WorkTree, git, new_bare_repository
 from tests.support.ledgers import commit, fresh_sqlite, push
@@ -58,8 +58,14 @@ class TestLog(unittest.TestCase):
         self.assertEqual(commit(0xABCDE1).id, resolve(commit(0xABCDE1).id))
         with self.assertRaisesRegex(UsageError, "several commits"):
             resolve("0000")
-        with self.assertRaisesRegex(UsageError, "knows no commit 'HEAD~1'"):
+        self.assertEqual(commit(0xABCDE2).id, resolve("HEAD"))
+        with self.assertRaisesRegex(UsageError, "knows no commit 'HEAD~1'.*, which is on there; .*: main$"):
             resolve("HEAD~1")
+        with self.assertRaises(NotInLedgerError):
+            resolve("abcdef0")
+        push(self.database, there, commit(0xABCDE3), ref="refs/heads/topic")
+        with self.assertRaisesRegex(UsageError, "give a commit id or a branch: main, topic$"):
+            resolve("HEAD")
         logged = commit_log(self.database, there, "main", "here", 5)
         self.assertEqual([0xABCDE2, 0xABCDE1], [int(one.commit, 16) for one in logged])
 

@@ -210,7 +210,7 @@ class TestCommands(Pushed):
     def test_report_prints_what_there_is_and_says_what_is_missing(self) -> None:
         self.finish_in("python3.10", GREEN)
         progress = "3.10 passed; 3.13 waits for a worker with Python 3.13"
-        sentence = f"commit {self.short} of team is {progress}; see `ciapp wait team HEAD`"
+        sentence = f"commit {self.short} of team has not finished: {progress}; see `ciapp wait team HEAD`"
         code, out, err = self.call("report", "team")
         self.assertEqual((4, f"ciapp: {sentence}\n"), (code, err))
         self.assertEqual(1, out.count("Commit:"))
@@ -244,7 +244,7 @@ class TestCommands(Pushed):
         self.finish_in("python3.10", GREEN)
         code, out, err = self.call("wait", "team", "--timeout", "0.2")
         self.assertEqual((4, ""), (code, out))
-        self.assertIn("is still 3.10 passed; 3.13 waits for a worker with Python 3.13", err)
+        self.assertIn("has not finished in time: 3.10 passed; 3.13 waits for a worker with Python 3.13", err)
 
         def end() -> None:
             time.sleep(0.3)

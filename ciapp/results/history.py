@@ -9,6 +9,7 @@ the start of their ids, and refs by what was last seen of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +20,15 @@ from ciapp.errors import GitError, NoSuchRunError, UsageError
 from ciapp.git import Repository
 from ciapp.results import schema
 from ciapp.results.database import Database
-from ciapp.results.pushes import KnownRepository
+from ciapp.results.pushes import KnownRepository, seen_refs
 from ciapp.results.runs import Run, find_runs
 
+COMMIT_ID = re.compile(r"[0-9a-f]{4,64}")  #: or the start of one
 REF_PREFIXES = ("", "refs/", "refs/heads/", "refs/tags/")
+
+
+class NotInLedgerError(UsageError):
+    """The ledger has no such commit of a repository that is elsewhere; perhaps not yet."""
 
 
 class LoggedCommit(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +49,10 @@ def resolve_revision(database: Database, repository: KnownRepository, revision: 
             return git.resolve_commit(_default_branch(git) if revision == "HEAD" else revision)
         except GitError as error:
             raise UsageError(_say_unknown(repository.name, revision, git)) from error
+    refs = seen_refs(database, repository.id)
+    branches = [name.removeprefix("refs/heads/") for name in refs if name.startswith("refs/heads/")]
+    if revision == "HEAD" and len(branches) == 1:
+        revision = branches[0]
     found = _known_commits(database, repository.id, revision)
     if len(found) == 1:
         return found[0]
@@ -50,10 +60,10 @@ def resolve_revision(database: Database, repository: KnownRepository, revision: 
         raise UsageError(
             f"{revision!r} is the start of several commits of {repository.name}; give more of it"
         )
-    raise UsageError(
-        f"the ledger knows no commit {revision!r} of {repository.name}, which is on {repository.host}; "
-        "give a commit id or a branch"
-    )
+    unknown = f"the ledger knows no commit {revision!r} of {repository.name}, which is on {repository.host}"
+    if COMMIT_ID.fullmatch(revision):
+        raise NotInLedgerError(f"{unknown}; push it first, or see `ciapp log {repository.name}`")
+    raise UsageError(f"{unknown}; give a commit id or a branch: {_some(branches)}")
 
 
 def commit_log(
@@ -105,8 +115,11 @@ def _say_unknown(name: str, revision: str, git: Repository) -> str:
     branches = [ref.removeprefix("refs/heads/") for ref in git.refs() if ref.startswith("refs/heads/")]
     if not branches:
         return f"{name} has no branch yet, so {revision!r} names nothing; push one"
-    shown = ", ".join(branches[:10]) + (", …" if len(branches) > 10 else "")
-    return f"{name} has no revision {revision!r}; its branches are {shown}"
+    return f"{name} has no revision {revision!r}; its branches are {_some(branches)}"
+
+
+def _some(branches: Sequence[str]) -> str:
+    return ", ".join(branches[:10]) + (", …" if len(branches) > 10 else "") if branches else "none yet"
 
 
 def _logged(line: str) -> tuple[str, str, str]:
@@ -137,7 +150,7 @@ def _known_commits(database: Database, repository_id: int, revision: str) -> lis
             )
             if value is not None:
                 return [value]
-        if len(revision) < 4 or not set(revision) <= set("0123456789abcdef"):
+        if not COMMIT_ID.fullmatch(revision):
             return []
         query = select(commits.commit).where(
             commits.repository_id == repository_id, commits.commit.startswith(revision, autoescape=True)
