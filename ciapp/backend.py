@@ -37,6 +37,10 @@ class LedgerBackend(BaseBackend):  # type: ignore[misc]
         self._database = Database(self._settings.database)
         self._outbox = Outbox(self._settings.state_path / "outbox", self._database)
 
+    def as_uri(self, include_password: bool = False) -> str:
+        """The database, as the worker's banner shows it: never with its password."""
+        return self._database.address
+
     def _store_result(
         self,
         task_id: str,

@@ -283,7 +283,7 @@ def _is_record(path: Path) -> bool:
 
 def _check_refs(repository: KnownRepository) -> Iterator[Finding]:
     number = len(Repository(Path(repository.git_dir)).refs())
-    yield Finding(f"{repository.name} refs", Mark.OK, f"git reads {number} of them")
+    yield Finding(f"{repository.name} refs", Mark.OK, f"readable, {number} in all")
 
 
 def _check_mirror(settings: Settings, repository: KnownRepository) -> Iterator[Finding]:
@@ -296,4 +296,4 @@ def _check_mirror(settings: Settings, repository: KnownRepository) -> Iterator[F
     except GitError as error:
         yield Finding(part, Mark.FAIL, str(error), f"delete {mirror}; the next run fetches it anew")
     else:
-        yield Finding(part, Mark.OK, f"git reads {refs} refs of it")
+        yield Finding(part, Mark.OK, f"readable, with {refs} refs")

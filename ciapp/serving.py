@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -32,6 +33,7 @@ def dispatcher(context: Context, once: bool) -> None:
     serve(context.settings, context.ledger(), once=once)
 
 
+TASKS_COLUMNS = "name,uuid,state,args,received,started,runtime,worker"
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -55,5 +57,9 @@ def monitor(context: Context, arguments: tuple[str, ...]) -> None:
     settings = context.settings
     from ciapp.celery import app
 
-    options = [f"--address={settings.monitor_address}", f"--port={settings.monitor_port}"]
-    app.start(["flower", *options, "--logging=warning", *arguments])
+    # A worker that does not answer within Flower's second, as one that starts does, is no news.
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)
+    # As in config/flowerconfig.py, which is not installed.
+    options = ["--read_only", "--max_tasks=10000", f"--tasks_columns={TASKS_COLUMNS}", "--logging=warning"]
+    options += [f"--address={settings.monitor_address}", f"--port={settings.monitor_port}"]
+    app.start(["flower", *options, *arguments])

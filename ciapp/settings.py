@@ -183,7 +183,7 @@ def _settings_file(config: Path | None, environ: Mapping[str, str]) -> Path | No
     if config is None and environ.get("CIAPP_CONFIG"):
         config = Path(environ["CIAPP_CONFIG"])
     if config is not None:
-        if not config.is_file():
+        if not config.exists():
             raise SettingsError(f"settings file {config} does not exist; check --config and $CIAPP_CONFIG")
         return config.absolute()
     found = [path for path in (path.expanduser() for path in SEARCHED) if path.is_file()]

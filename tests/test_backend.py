@@ -12,6 +12,7 @@ from unittest import mock
 
 from celery import Celery
 
+from ciapp.backend import LedgerBackend
 from ciapp.errors import LedgerError
 from ciapp.results.database import Database
 from ciapp.results.report import State, Status, to_json_types
@@ -60,6 +61,11 @@ class TestTaskState(unittest.TestCase):
         self.assertEqual("PENDING", self.result().state)
         for name in ("nonsense", "a:b:c:d", "team:d4e5f6a1b2c3:999:1", "team:d4e5f6a1b2c3:1:99"):
             self.assertEqual("PENDING", self.app.AsyncResult(name).state)
+
+    def test_a_worker_shows_the_database_without_its_password(self) -> None:
+        with mock.patch.dict(os.environ, CIAPP_DATABASE_URL="postgresql://ann:secret@db.example.org/ciapp"):
+            shown = LedgerBackend(self.app).as_uri(include_password=True)
+        self.assertEqual("postgresql+psycopg://ann:***@db.example.org/ciapp", shown)
 
     def test_a_run_that_a_worker_tests_is_started(self) -> None:
         self.claim()

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 
 from ciapp.results.report import Status
+from ciapp.results.workers import list_workers
 from tests.support.installation import CODE, PASSING, Embedded, Installation, eventually
 from tests.support.servers import free_port
 from tests.support.services import need
@@ -27,11 +28,17 @@ QUIET = (
 HOSTILE = "<script>document.title='owned'</script>"
 
 
+def read(url: str) -> str:
+    """A page as the server sends it."""
+    with urllib.request.urlopen(url, timeout=5) as page:
+        content: bytes = page.read()
+    return content.decode()
+
+
 def answers(url: str) -> bool:
     """Whether a page is there."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as page:
-            return page.status == 200
+        return bool(read(url))
     except (urllib.error.URLError, OSError):
         return False
 
@@ -79,6 +86,9 @@ class TestMonitor(Embedded, unittest.TestCase):
         self.assertIn("passed", detail)
         self.assertNotIn("<title>owned", detail)
         self.assertIn("celery@", self.shown(ci, f"{base}/workers"))
+        # Whoever looks can stop nothing.
+        [worker] = list_workers(ci.database)
+        self.assertNotIn("Shut Down", read(f"{base}/worker/{worker.name}"))
 
     def test_the_monitor_command_shows_each_run_as_a_task(self):
         port = free_port()
