@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import unittest
+from pathlib import Path
 
 from ciapp.errors import ProjectError
 from ciapp.testing.install import Installation, InstallSetting, decide_installation
@@ -140,11 +143,12 @@ class TestAuto(InstallCase):
             self.decide().explanation,
         )
         sources = '[tool.uv.sources]\nclick = { git = "https://example.org/click" }\n'
-        self.write(pyproject_toml=PROJECT + sources, poetry_lock="")
+        self.write(pyproject_toml=PROJECT + sources, poetry_lock="", pdm_lock="")
+        (self.checkout / "uv.lock").unlink()
         self.assertRegex(
             self.decide().explanation,
-            "; uv.lock, poetry.lock are not read, so versions may be others"
-            "; tool.uv.sources in pyproject.toml is not read, so packages come from the index$",
+            "; from the index, whatever tool.uv.sources in pyproject.toml says: click"
+            "; poetry.lock, pdm.lock are not read, so versions may be others$",
         )
         self.assertNotIn("not read", self.decide(["six"]).explanation)
 
@@ -171,6 +175,104 @@ class TestAuto(InstallCase):
         self.assertEqual(("hatchling.build", ("hatchling",)), (declared.backend, declared.requires))
         legacy = read_pyproject("pyproject.toml", PROJECT.encode()).build
         self.assertEqual("setuptools.build_meta:__legacy__", legacy.backend)
+
+
+class TestWorkspace(InstallCase):
+    """Folders and versions that `[tool.uv.sources]` and uv.lock say."""
+
+    ROOT = (
+        '[project]\nname = "team"\ndependencies = ["Inner_One[more]", "lib", "click", "six"]\n'
+        + BUILD
+        + '[tool.uv.workspace]\nmembers = ["packages/*", "../*", "/etc/*"]\nexclude = ["packages/old"]\n'
+        + "[tool.uv.sources]\n"
+        + "".join(
+            f"{name} = {{ workspace = true }}\n" for name in ("inner-one", "inner-two", "unused", "old")
+        )
+        + 'lib = { path = "libs/lib", marker = "os_name == \'posix\'" }\nsix = { index = "other" }\n'
+        + 'click = { git = "https://example.org/click" }\n'
+    )
+
+    def member(self, folder: str, name: str, more: str = "") -> None:
+        self.add(f"{folder}/pyproject.toml", f'[project]\nname = "{name}"\n{more}')
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.write(pyproject_toml=self.ROOT)
+        more = '[project.optional-dependencies]\nmore = ["inner-two"]\n'
+        self.member("packages/one", "inner.one", 'dependencies = ["beside", "old"]\n' + more)
+        self.member("packages/two", "inner-two", 'dependencies = ["inner-one"]\n')
+        self.member("packages/unused", "unused")
+        self.member("packages/old", "old")
+        self.member("libs/lib", "lib")
+
+    def test_what_is_required_of_other_folders_is_installed_from_there(self):
+        self.assertEqual(
+            {
+                LocalProject(path="."),
+                LocalProject(path="packages/one"),
+                LocalProject(path="packages/two"),
+                LocalProject(path="libs/lib", marker="os_name == 'posix'"),
+            },
+            set(self.requirements().projects),
+        )
+        self.assertRegex(
+            self.decide().explanation,
+            "; of this commit: [a-z/]+, [a-z/]+, packages/two"
+            "; from the index, whatever tool.uv.sources in pyproject.toml says: .*click",
+        )
+
+    def test_a_source_of_a_member_is_its_own(self):
+        sources = '[tool.uv.sources]\nbeside = { path = "../../beside", editable = false }\n'
+        self.member("packages/one", "inner-one", 'dependencies = ["beside"]\n' + sources)
+        self.member("beside", "beside")
+        self.assertIn(LocalProject(path="beside", is_editable=False), self.requirements().projects)
+
+    def test_a_folder_outside_of_the_commit_is_none(self):
+        outside = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, outside)
+        (outside / "pyproject.toml").write_text('[project]\nname = "lib"\n')
+        (self.checkout / "link").symlink_to(outside)
+        for path in (f"../{outside.name}", str(outside), "link", "nowhere", "a\\u0000b"):
+            with self.subTest(path):
+                self.write(pyproject_toml=self.ROOT.replace("libs/lib", path))
+                self.assertNotIn("lib", str(self.requirements().projects))
+                self.assertRegex(self.decide().explanation, "sources in pyproject.toml says: .*lib")
+
+    def test_members_are_named_by_patterns_that_follow_no_link(self):
+        self.member("deep/er/one", "inner-one")
+        (self.checkout / "loop").symlink_to(self.checkout)
+        (self.checkout / "root").symlink_to("/")
+        shutil.rmtree(self.checkout / "packages")
+        for pattern, folder in {
+            "deep/**": "deep/er/one",
+            "**/one": "deep/er/one",
+            "./deep/er/o[m-o]e/": "deep/er/one",
+            "loop/deep/er/*": None,
+            "root/**": None,
+            "deep**": None,
+            "[": None,
+            "": None,
+            "deep/../deep/er/*": None,
+        }.items():
+            with self.subTest(pattern):
+                self.write(pyproject_toml=self.ROOT.replace("packages/*", pattern))
+                found = {project.path for project in self.requirements().projects}
+                self.assertEqual({".", "libs/lib"} | ({folder} if folder else set()), found)
+
+    def test_a_lock_counts_with_its_content_and_what_is_chosen_of_it(self):
+        self.write(uv_lock="version = 1\n")
+        lock = self.requirements().lock
+        assert lock is not None
+        self.assertEqual((), lock.words)
+        # What comes from git is in the lock; which index something is from is the server's to say.
+        self.assertRegex(
+            self.decide().explanation, "versions as uv.lock has them; from the index, .* says: six$|six, old$"
+        )
+        self.write(uv_lock="version = 2\n")
+        self.assertNotEqual(lock, self.requirements().lock)
+        self.write(pyproject_toml=self.ROOT + '[dependency-groups]\ntest = ["pluggy"]\n')
+        lock = self.requirements().lock
+        self.assertEqual(("--group=test",), lock and lock.words)
 
 
 class TestSetting(InstallCase):

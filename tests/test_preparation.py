@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import tarfile
 import unittest
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from ciapp.testing.install import InstallSetting
 from ciapp.testing.interpreters import find_interpreters
 from ciapp.testing.preparation import Environment, prepare_environment
 from ciapp.testing.program import run_program
+from tests.support.git_repositories import new_folder
 from tests.support.package_index import PackageIndex, project_files, wheel
 from tests.support.sandboxes import HAS_BUBBLEWRAP, Place, processes_with
 from tests.support.services import need
@@ -253,6 +255,90 @@ class TestRegistry(PreparationCase):
         with self.assertRaises(InstallError) as trouble, self.prepared({"requirements.txt": "beta\n"}):
             pass
         self.assertNotIn("sesame", str(trouble.exception))
+
+
+class TestLock(PreparationCase):
+    """A project whose uv.lock names the first of two versions of what it requires."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.files = project_files(
+            metadata="Requires-Dist: alpha\n",
+            pyproject='dependencies = ["alpha"]\nrequires-python = ">=3.8"\n',
+        )
+        self.files |= {"uv.lock": self.lock(self.files["pyproject.toml"])}
+        self.index.add(wheel("alpha", "2.0"))
+
+    def lock(self, pyproject: str) -> str:
+        folder = new_folder(self)
+        (folder / "pyproject.toml").write_text(pyproject)
+        words = ["lock", "--quiet", "--no-cache", "--no-config", "--default-index", self.index.url]
+        subprocess.run([uv.uv_program(), *words], cwd=folder, check=True)
+        return (folder / "uv.lock").read_text()
+
+    def version(self, environment: Environment) -> object:
+        return self.evaluate(environment, "importlib.import_module('alpha').VERSION")
+
+    def test_its_versions_are_installed_and_a_commit_that_changes_code_alone_asks_nobody(self):
+        with self.prepared(self.files) as first:
+            self.assertEqual("1.0", self.version(first))
+            self.assertRegex(first.explanation, "; versions as uv.lock has them$")
+        self.index.stop()
+        with self.prepared({"src/project/code.py": "ANSWER = 43\n"}) as second:
+            self.assertEqual(first.python, second.python)
+
+    def test_another_lock_is_another_environment(self):
+        with self.prepared(self.files):
+            pass
+        with self.prepared({"uv.lock": self.lock(self.files["pyproject.toml"])}) as second:
+            self.assertEqual("2.0", self.version(second))
+
+    def test_without_a_package_its_requirements_are_locked_too(self):
+        project = '[project]\nname = "project"\nversion = "1"\nrequires-python = ">=3.8"\ndependencies = ["alpha"]\n'
+        with self.prepared({"pyproject.toml": project, "uv.lock": self.files["uv.lock"]}) as environment:
+            self.assertEqual("1.0", self.version(environment))
+
+    def test_a_file_with_another_hash_is_not_installed(self):
+        file = 'alpha-1.0-py3-none-any.whl"'
+        self.assertIn(file, self.files["uv.lock"])
+        self.files["uv.lock"] = self.files["uv.lock"].replace(file, f'{file}, hash = "sha256:{"0" * 64}"')
+        with self.assertRaises(ProjectError) as caught, self.prepared(self.files):
+            pass
+        self.assertIn("Hash mismatch for `alpha==1.0`", caught.exception.output)
+
+    def test_one_that_uv_cannot_read_is_the_commits_fault(self):
+        with (
+            self.assertRaisesRegex(ProjectError, "^uv.lock cannot be used: TOML parse error"),
+            self.prepared(self.files | {"uv.lock": "version = \n"}),
+        ):
+            pass
+
+    def test_folders_of_the_commit_are_installed_with_it(self):
+        member = project_files()
+        backend = member["building/backend.py"]
+        for old, new in (
+            ("project-1.0", "inner-1.0"),
+            ("project.pth", "inner.pth"),
+            ("Name: project", "Name: inner"),
+        ):
+            backend = backend.replace(old, new)
+        pyproject = member["pyproject.toml"].replace('name = "project"', 'name = "inner"')
+        root = self.files | project_files(
+            metadata="Requires-Dist: inner\n",
+            pyproject='dependencies = ["inner"]\n[tool.uv.sources]\ninner = { path = "libs/inner" }\n',
+        )
+        del root["uv.lock"]
+        files = root | {
+            "libs/inner/pyproject.toml": pyproject,
+            "libs/inner/building/backend.py": backend,
+            "libs/inner/src/inner.py": "PLACE = __file__\n",
+        }
+        with self.prepared(files) as environment:
+            self.assertRegex(environment.explanation, "; of this commit: libs/inner$")
+            self.assertEqual(
+                "/checkout/libs/inner/src/inner.py",
+                self.evaluate(environment, "importlib.import_module('inner').PLACE"),
+            )
 
 
 class TestProject(PreparationCase):

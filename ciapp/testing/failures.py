@@ -76,5 +76,6 @@ def last_line(ended: Ended) -> str:
     closed = [line for line in lines if "Permission denied" in line]
     if ended.breach or not lines:
         return ended.breach or f"it ended with status {ended.status}"
-    line = causes[0] if causes else closed[-1] if closed else lines[-1]
+    told = [line for line in lines if not line.startswith("hint: ")] or lines
+    line = causes[0] if causes else closed[-1] if closed else told[-1]
     return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"

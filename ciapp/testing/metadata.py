@@ -8,7 +8,7 @@ Out: requirement lines, and the facts of `[project]` and `[build-system]`; a Pro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -42,7 +42,10 @@ class PyProject(msgspec.Struct, frozen=True, kw_only=True):
     dynamic: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    has_sources: bool = False  #: whether uv alone would know where some of its dependencies come from
+    #: Of requirements where uv takes them from, by name: {"workspace": True}, {"path": "../other"}, …
+    sources: Mapping[str, Mapping[str, Any]] = {}
+    members: tuple[str, ...] = ()  #: patterns of the folders of uv's workspace, and of those left out
+    excluded: tuple[str, ...] = ()
     build: Build = Build()
 
 
@@ -52,6 +55,7 @@ def read_pyproject(name: str, text: bytes) -> PyProject:
     project, system = _table(document, name, "project"), _table(document, name, "build-system")
     tool = _table(document, name, "tool")
     uv, poetry = _table(tool, name, "uv"), _table(tool, name, "poetry")
+    workspace = _table(uv, name, "workspace")
     build = Build()
     if "build-backend" in system or "requires" in system:
         backend = system.get("build-backend", LEGACY_BACKEND)
@@ -70,7 +74,9 @@ def read_pyproject(name: str, text: bytes) -> PyProject:
         dynamic=tuple(_strings(project.get("dynamic", []), name, "project.dynamic")),
         extras=tuple(map(normalize, _table(project, name, "optional-dependencies"))),
         groups=tuple(map(normalize, _table(document, name, "dependency-groups"))),
-        has_sources=bool(uv.get("sources")),
+        sources=_sources(_table(uv, name, "sources")),
+        members=tuple(_strings(workspace.get("members", []), name, "tool.uv.workspace.members")),
+        excluded=tuple(_strings(workspace.get("exclude", []), name, "tool.uv.workspace.exclude")),
         build=build,
     )
 
@@ -91,9 +97,26 @@ def read_dependencies(
     return list(dict.fromkeys(lines))
 
 
+def names_of(lines: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Of requirements the normalized names, each with the extras that it asks for."""
+    for line in lines:
+        if found := NAME.match(line):
+            extras = (word.strip() for word in (found["extras"] or "").split(","))
+            yield normalize(found["name"]), tuple(filter(None, extras))
+
+
 def normalize(name: str) -> str:
     """A name of a package, an extra or a group as the registry compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _sources(table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Those that are for all environments, or for a single kind."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, value in table.items():
+        one = value[0] if isinstance(value, list) and len(value) == 1 else value
+        found[normalize(name)] = one if isinstance(one, dict) else {}
+    return found
 
 
 def _extra(project: dict[str, Any], extra: str, place: str, depth: int) -> Iterator[str]:

@@ -201,9 +201,22 @@ class _Preparation:
         lines = [self._copy_wheel(name, wheels) for name in wanted.wheels]
         for project, built in zip(wanted.projects, builds, strict=False):
             lines.append(requirement(project, built.wheel, write_stub(built.wheel, wheels).as_uri()))
-        told = self._install(folder, msgspec.structs.replace(wanted, lines=(*lines, *wanted.lines)))
+        told = self._install(
+            folder,
+            msgspec.structs.replace(
+                wanted,
+                lines=(*lines, *wanted.lines),
+                constraints=(*wanted.constraints, *self._pinned(folder, wanted)),
+            ),
+        )
         self._check(folder / MADE)
         return About(note=told)
+
+    def _pinned(self, folder: Path, wanted: Requirements) -> tuple[str, ...]:
+        if wanted.lock is None:
+            return ()
+        python, readable = self._interpreter.python, self._interpreter.readable
+        return self._uv.read_lock(folder, python, readable, self._checkout.path, wanted.lock)
 
     def _install(self, folder: Path, wanted: Requirements) -> str:
         python, readable = self._interpreter.python, self._interpreter.readable

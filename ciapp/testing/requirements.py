@@ -72,6 +72,13 @@ class LocalProject(msgspec.Struct, frozen=True, kw_only=True):
     is_editable: bool = True
 
 
+class Lock(msgspec.Struct, frozen=True, kw_only=True):
+    """What uv.lock pins."""
+
+    digest: str  #: of all that uv reads of it
+    words: tuple[str, ...]  #: of `uv export`: which of its packages count
+
+
 class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be installed. Empty: nothing."""
 
@@ -80,6 +87,7 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[str, ...] = ()  #: of `uv pip install`
     projects: tuple[LocalProject, ...] = ()
     wheels: tuple[str, ...] = ()  #: wheels that the checkout holds, by path
+    lock: Lock | None = None
     files: tuple[str, ...] = ()  #: the files that were read for this
 
 
@@ -193,7 +201,7 @@ class _Reader:
         text = read_file(self._checkout, name, place).decode("utf-8-sig", "surrogateescape")
         self._files.append(name)
         base = str(Path(name).parent)
-        for number, line in _logical_lines(text):
+        for number, line in logical_lines(text):
             here = f"{name}:{number}"
             if len(into) > LARGEST_LINES:
                 raise ProjectError(f"{here}: more than {LARGEST_LINES} requirements")
@@ -242,7 +250,7 @@ def _split(line: str, place: str) -> list[str]:
         raise ProjectError(f"{place}: {line!r} cannot be read: {error}") from error
 
 
-def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
+def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Lines without comments, continued ones joined, with the number that each begins at."""
     held, begins = "", 0
     for number, line in enumerate(text.splitlines(), 1):

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from ciapp.errors import InstallError, StaleAttemptError
+from ciapp.errors import InstallError, ProjectError, StaleAttemptError
 from ciapp.settings import Settings
 from ciapp.testing.bubblewrap import HOME, Bubblewrap
 from ciapp.testing.environments import MADE, Environments
@@ -31,15 +31,17 @@ from ciapp.testing.etc import lay_out_etc
 from ciapp.testing.failures import Blame, NeedsSource, cannot_be_installed, find_blame, last_line
 from ciapp.testing.launch import Shown
 from ciapp.testing.limits import LimitsOnly
+from ciapp.testing.metadata import PYPROJECT
 from ciapp.testing.program import Ended, run_program
 from ciapp.testing.registry import HOSTS_FILES, certificates, registry_variables, split_credentials
-from ciapp.testing.requirements import Requirements
+from ciapp.testing.requirements import Lock, Requirements, logical_lines, read_file
 from ciapp.testing.sandbox import Sandbox, find_level, identity_in
 from ciapp.testing.slot import FIRST_UID, Identity, Slot
 
 INSTALL_UID = FIRST_UID - 2  #: uv's identity under root; no slot has it
 RETRY_AFTER_S = (2.0, 10.0)  #: between tries, each of which tries several times itself
 VENV = "venv"
+LOCKED = "locked"  #: where uv looks at a lock
 
 
 class Uv:
@@ -73,6 +75,24 @@ class Uv:
                 note = self._install(sandbox, folder, [*install, *wanted.options], readable, wanted)
             self._compile(sandbox, folder, python, readable)
         return note
+
+    def read_lock(
+        self, folder: Path, python: Path, readable: Sequence[Path], checkout: Path, lock: Lock
+    ) -> tuple[str, ...]:
+        """What a checkout's uv.lock pins, as constraints with the hashes of its files. Runs offline."""
+        place, out = folder / LOCKED, folder / LOCKED / "constraints.txt"
+        self._open_to_uv(place)
+        for name in (PYPROJECT, "uv.lock"):
+            (place / name).write_bytes(read_file(checkout, name, name))
+            (place / name).chmod(0o644)
+        words = ["export", "--quiet", "--frozen", "--offline", "--no-default-groups", "--no-emit-local"]
+        words += ["--no-header", "--no-annotate", "--format", "requirements.txt", "--output-file", str(out)]
+        words += ["--python", str(python), "--directory", str(place), *lock.words]
+        with self._environments.using_downloads():
+            ended = self._run(self._sandbox(place), place, words, readable)
+        if not ended.is_good:
+            raise ProjectError(f"uv.lock cannot be used: {last_line(ended)}", output=ended.output)
+        return tuple(line for _, line in logical_lines(out.read_text("utf-8")))
 
     def extend_environment(
         self, folder: Path, python: Path, readable: Sequence[Path], base: Path, wheels: Sequence[Path]
