@@ -294,7 +294,8 @@ class TestLock(PreparationCase):
             self.assertEqual("2.0", self.version(second))
 
     def test_without_a_package_its_requirements_are_locked_too(self):
-        project = '[project]\nname = "project"\nversion = "1"\nrequires-python = ">=3.8"\ndependencies = ["alpha"]\n'
+        project = '[project]\nname = "project"\nversion = "1"\nrequires-python = ">=3.8"\n'
+        project += 'dependencies = ["alpha"]\n'
         with self.prepared({"pyproject.toml": project, "uv.lock": self.files["uv.lock"]}) as environment:
             self.assertEqual("1.0", self.version(environment))
 
