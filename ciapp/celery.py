@@ -22,6 +22,7 @@ from ciapp.settings import Settings, load_settings
 
 QUEUE = "ciapp"
 ANSWER_WITHIN_S = 5  #: a broker that takes longer is away; a message that it took all the same does no harm
+GIVE_BACK_WITHIN_S = 5  #: of Redis; what takes longer is given back twice, and a message does no harm
 DELIVERY_LIMIT = (
     20  #: a quorum queue drops a message that ended so many workers; the ledger knows long before
 )
@@ -38,6 +39,8 @@ def broker_options(settings: Settings) -> dict[str, Any]:
             "visibility_timeout": 2 * longest_s,
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
+            # Whoever gives messages back locks out others; killed in the middle, for five minutes by default.
+            "unacked_mutex_expire": GIVE_BACK_WITHIN_S,
             # By default it waits for ever for a Redis that is there and does not answer, or is cut off.
             "socket_timeout": ANSWER_WITHIN_S,
             "socket_connect_timeout": ANSWER_WITHIN_S,

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import unittest
 import uuid
+from typing import Any
 from unittest import mock
 
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from ciapp.celery import GIVE_BACK_WITHIN_S, broker_options
 from ciapp.mends.redis import Channel
+from ciapp.settings import Limits, Settings
 from tests.support.servers import PrivateRedis, standard_rabbitmq_url
-from tests.support.workers import Worker, Workplace, wait_until
+from tests.support.workers import ROOT, Worker, Workplace, wait_until
 
 UNMENDED = {"MENDS": "0"}
 #: Puts messages on the queue that are no tasks, and after each a task that tells what was before it.
@@ -80,6 +86,41 @@ class TestRedisRestart(unittest.TestCase):
         place.wait_for("told", "y")
         self.assertTrue(worker.is_alive())
         self.assertNotIn("Unrecoverable error", worker.said())
+
+
+#: A process that takes a message, and is killed while it gives back what others did not acknowledge.
+KILLED_GIVING_BACK = """
+import os, signal, sys
+from kombu import Connection
+from kombu.transport.redis import Mutex
+from tests.test_mends import redis_options
+channel = Connection(sys.argv[1], transport_options=redis_options()).channel()
+assert channel.basic_get("runs")
+with Mutex(channel.client, channel.unacked_mutex_key, channel.unacked_mutex_expire):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def redis_options() -> dict[str, Any]:
+    """What ciapp tells kombu, for runs of a second."""
+    return broker_options(Settings(broker_url="redis://", limits=Limits(run_s=1)))
+
+
+class TestRedisGivesBack(unittest.TestCase):
+    def test_a_worker_killed_while_it_gives_messages_back_locks_nobody_out_for_long(self) -> None:
+        server = PrivateRedis(self)
+        connection = Connection(server.url, transport_options=redis_options())
+        self.addCleanup(connection.close)
+        connection.SimpleQueue("runs").put("a message")
+        command = [sys.executable, "-c", KILLED_GIVING_BACK, server.url]
+        self.assertEqual(-signal.SIGKILL, subprocess.run(command, cwd=ROOT, check=False).returncode)
+        channel = connection.channel()
+
+        def given_back() -> bool:
+            channel.qos.restore_visible(interval=1)  # each second, in a worker
+            return channel.basic_get("runs") is not None
+
+        wait_until(given_back, "the message is given back", GIVE_BACK_WITHIN_S + 10)
 
 
 class TestRedisChannel(unittest.TestCase):
