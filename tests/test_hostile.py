@@ -32,11 +32,14 @@ from tests.support.sandboxes import (
     tree_of,
     wait_until,
 )
+from tests.support.servers import listens
+from tests.support.services import need
 
 SAMPLES = Path(__file__).parent / "samples"
 TREE = Path(__file__).resolve().parent.parent
 ROOT = os.geteuid() == 0
 SETTINGS: tuple[SandboxSetting, ...] = ("required", "off")
+SERVERS = {"Redis": 6379, "RabbitMQ": 5672, "PostgreSQL": 5432}
 KEY_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}  #: numbers of add_key and keyctl
 
 
@@ -69,9 +72,9 @@ class HostileTest(unittest.TestCase):
             sandbox, [str(PYTHON.python), "-I", "attack.py", *arguments], PYTHON.readable, within_s
         )
 
-    def assert_held(self, sample: str, *arguments: str) -> None:
+    def assert_held(self, sample: str, *arguments: str, expected: int = 1) -> None:
         """The attack works without a sandbox and comes to nothing in one."""
-        self.assertNotEqual([], run_unconfined(sample, *arguments), "the attack is none")
+        self.assertGreaterEqual(len(run_unconfined(sample, *arguments)), expected, "the attack is none")
         self.assertEqual((0, ""), self.attack(sample, *arguments)[:2])
 
     def start_victim(self, **environment: str) -> tuple[subprocess.Popen[bytes], str]:
@@ -97,20 +100,26 @@ class TestSecrets(HostileTest):
         ended = self.attack("hostile_reads_secrets", secret[::-1], str(settings))
         self.assertEqual((0, ""), ended[:2])
 
-    def test_servers_on_loopback_and_in_files_do_not_answer(self) -> None:
-        tcp = socket.create_server(("127.0.0.1", 0))
+    def test_servers_in_files_and_by_name_do_not_answer(self) -> None:
         name = f"ciapp-{uuid.uuid4()}"
         path = self.outside / "socket"
-        servers = [tcp]
         for address in (str(path), f"\0{name}"):
             server = socket.socket(socket.AF_UNIX)
+            self.addCleanup(server.close)
             server.bind(address)
             server.listen()
-            servers.append(server)
-        for server in servers:
-            self.addCleanup(server.close)
         path.chmod(0o777)
-        self.assert_held("hostile_connects_to_servers", str(tcp.getsockname()[1]), str(path), name)
+        self.assert_held("hostile_connects_to_servers", str(path), f"@{name}", expected=2)
+
+    def test_broker_and_database_on_loopback_do_not_answer(self) -> None:
+        for name, port in SERVERS.items():
+            with self.subTest(name):
+                if not listens(port):
+                    need(name, f"nobody listens on port {port}")
+                self.assert_held("hostile_connects_to_servers", f"127.0.0.1:{port}", f"[::1]:{port}")
+        # PostgreSQL listens on a socket file as well.
+        for file in Path("/run/postgresql").glob(".s.PGSQL.*[0-9]"):
+            self.assert_held("hostile_connects_to_servers", str(file))
 
     @unittest.skipUnless(platform.machine() in KEY_CALLS, "numbers of system calls are not known here")
     def test_keyrings_are_neither_read_nor_left_to_others(self) -> None:

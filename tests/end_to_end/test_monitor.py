@@ -2,58 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import unittest
-import urllib.error
-import urllib.request
 
 from ciapp.results.report import Status
 from ciapp.results.workers import list_workers
-from tests.support.installation import CODE, PASSING, Embedded, Installation, eventually
+from tests.support.installation import CODE, PASSING, Embedded, eventually
+from tests.support.pages import answers, read, shown
 from tests.support.servers import free_port
-from tests.support.services import need
 
-QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 HOSTILE = "<script>document.title='owned'</script>"
 
 
-def read(url: str) -> str:
-    """A page as the server sends it."""
-    with urllib.request.urlopen(url, timeout=5) as page:
-        content: bytes = page.read()
-    return content.decode()
-
-
-def answers(url: str) -> bool:
-    """Whether a page is there."""
-    try:
-        return bool(read(url))
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 class TestMonitor(Embedded, unittest.TestCase):
-    def shown(self, ci: Installation, url: str) -> str:
-        """The page as a browser has it after its scripts ran."""
-        browser = shutil.which("chromium") or shutil.which("chromium-browser")
-        if browser is None:
-            need("Chromium", "it is not installed")
-        profile = f"--user-data-dir={ci.folder / 'profile'}"
-        command = [browser, *QUIET, profile, "--virtual-time-budget=5000", "--dump-dom", url]
-        done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-        return done.stdout.decode("utf-8", "replace")
-
     def run_one_and_look(self, *command: str, port: int) -> None:
         ci = self.install()
         clone = ci.make_repository()
@@ -76,16 +38,16 @@ class TestMonitor(Embedded, unittest.TestCase):
         [run] = ci.runs(commit)
 
         page = eventually(
-            lambda: (dom := self.shown(ci, f"{base}/tasks")) and "SUCCESS" in dom and dom,
+            lambda: (dom := shown(ci, f"{base}/tasks")) and "SUCCESS" in dom and dom,
             "Flower shows the task's success",
         )
         self.assertIn(f"team:{commit[:12]}:{run.id}:1", page)
         self.assertIn("ciapp.run_commit", page)
         self.assertNotIn(HOSTILE, page)
-        detail = self.shown(ci, f"{base}/task/{run.task_id}")
+        detail = shown(ci, f"{base}/task/{run.task_id}")
         self.assertIn("passed", detail)
         self.assertNotIn("<title>owned", detail)
-        self.assertIn("celery@", self.shown(ci, f"{base}/workers"))
+        self.assertIn("celery@", shown(ci, f"{base}/workers"))
         # Whoever looks can stop nothing.
         [worker] = list_workers(ci.database)
         self.assertNotIn("Shut Down", read(f"{base}/worker/{worker.name}"))
