@@ -44,6 +44,13 @@ class TestSeats(unittest.TestCase):
         self.assertEqual({"default": 8 + 3 + SPARE}, self.fill(seats, "default"))
         self.assertEqual({"default": 1}, self.fill(Seats([worker(1, "default")], {"default": 3}), "default"))
 
+    def test_seats_are_filled_together(self):
+        workers = [worker(8, "default")]
+        self.assertTrue(Seats(workers, {}).is_worth_filling)
+        self.assertTrue(Seats(workers, {"default": 8}).is_worth_filling)
+        self.assertFalse(Seats(workers, {"default": 9}).is_worth_filling)
+        self.assertFalse(Seats(workers, {"default": 50}).is_worth_filling)
+
     def test_environments_of_the_same_workers_share_their_seats(self):
         seats = Seats([worker(8, "default", "a", "b")], {"a": 3})
         self.assertEqual({"default": 4, "b": 3}, self.fill(seats, "default", "b"))

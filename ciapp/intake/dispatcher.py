@@ -86,7 +86,7 @@ class Dispatcher:
                     self.announce(presence)
                     have_more = self.step()
                 else:
-                    have_more = self.send_waiting()
+                    have_more = self.send_waiting(in_between=True)
                 pause_s = BUSY_S if have_more else IDLE_S
                 if away:
                     logger.info(f"{away} back")
@@ -219,8 +219,11 @@ class Dispatcher:
         if done.runs:
             logger.info("runs purged", extra={"runs": done.runs, "bytes": done.bytes})
 
-    def send_waiting(self) -> bool:
-        """Send messages while there are seats for more under way; whether runs wait for a seat."""
+    def send_waiting(self, *, in_between: bool = False) -> bool:
+        """Send messages while there are seats for more under way; whether runs wait for a seat.
+
+        In between two steps, a seat may stay free until it can be filled together with another.
+        """
         counts = count_queues(self._database)
         waiting = [environment for environment, count in counts.items() if count.waiting]
         if not waiting:
@@ -228,7 +231,7 @@ class Dispatcher:
         workers = list_workers(self._database)
         seats = Seats(workers, {environment: count.sent for environment, count in counts.items()})
         free = [environment for environment in waiting if seats.is_free(environment)]
-        if free:
+        if free and (not in_between or seats.is_worth_filling):
             due = next_runs(self._database, seats.number, free)
             self._send_messages([run for run in due if seats.take(run.environment)])
         # For a version that no worker has, runs may wait for ever: nobody need look every moment.

@@ -41,6 +41,14 @@ class Seats:
         """How many there are, also for the environments that were asked about and that no worker takes."""
         return sum(self._size.values())
 
+    @property
+    def is_worth_filling(self) -> bool:
+        """Whether enough seats are free that filling them together saves a transaction.
+
+        The messages in the other seats keep every slot busy until then.
+        """
+        return any(self._size[group] - sitting.total() >= SPARE for group, sitting in self._sitting.items())
+
     def is_free(self, environment: str) -> bool:
         """Whether a message for this environment finds a seat."""
         return self._find(environment, set(), is_taken=False)
