@@ -16,11 +16,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from celery import signals
 
 from ciapp.celery import QUEUE, run_queue, settings
 from ciapp.errors import CheckoutError, LedgerError
 from ciapp.logs import FieldFormatter
+from ciapp.lookout import Lookout
 from ciapp.results.database import Database
 from ciapp.results.matrix import DEFAULT, environment_of
 from ciapp.results.outbox import Outbox
@@ -43,6 +45,9 @@ class Attendance(threading.Thread):
         self._database = Database(settings.database)
         self._outbox = Outbox(settings.state_path / "outbox", self._database)
         self._stopped = threading.Event()
+        self.lookout: Lookout | None = (
+            None  #: None: it takes the queues that it was told to take, and no more
+        )
         now = datetime.now(UTC)
         self._worker = Worker(
             name=name,
@@ -60,6 +65,9 @@ class Attendance(threading.Thread):
         while not self._stopped.is_set():
             try:
                 self._database.migrate()
+                if self.lookout is not None:
+                    environments = self.lookout.environments()
+                    self._worker = msgspec.structs.replace(self._worker, environments=environments)
                 worker_is_here(self._database, self._worker)
                 self._outbox.deliver_waiting()
             except LedgerError as error:
@@ -128,10 +136,25 @@ def _queues_by_environment() -> dict[str, Any]:
 def begin_attendance(sender: Any, **_: Any) -> None:
     """The worker consumes: say that it is there."""
     consumed = sender.app.amqp.queues.consume_from
-    taken = (environment for environment, queue in _queues_by_environment().items() if queue.name in consumed)
+    taken = [environment for environment, queue in _queues_by_environment().items() if queue.name in consumed]
     attendance = Attendance(sender.hostname, sender.controller.concurrency, tuple(taken))
+    if _queues_by_environment().keys() <= set(taken):
+        attendance.lookout = Lookout(
+            settings,
+            lambda environment: sender.call_soon(_take_up, sender, environment),
+            lambda environment: sender.call_soon(
+                sender.cancel_task_queue, run_queue(settings, environment).name
+            ),
+        )
     _attendance.append(attendance)
     attendance.start()
+
+
+def _take_up(consumer: Any, environment: str) -> None:
+    """Consume one queue more, now and after each reconnection."""
+    queue = run_queue(settings, environment)
+    consumer.app.amqp.queues.select_add(queue)
+    consumer.add_task_queue(queue.name)
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]

@@ -61,8 +61,27 @@ class _UnusableError(Exception):
 
 
 def find_interpreters(settings: Settings) -> Found:
-    """What this host has, as the setting `pythons` asks; looked for once per process."""
+    """What this host has, as the setting `pythons` asks; looked for once per process, or by `look_again`."""
     return _find(tuple(settings.pythons), settings.sandbox, settings.state_path)
+
+
+def look_again(settings: Settings) -> Found:
+    """The same, looked for anew."""
+    _find.cache_clear()
+    return find_interpreters(settings)
+
+
+def stamp_candidates(settings: Settings) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a Python is installed, replaced or removed; costs a few milliseconds."""
+    named = [Path(one) for one in settings.pythons if one.startswith("/")]
+    stamps = []
+    for program in (*named, *(one for programs in _candidates().values() for one in programs)):
+        try:
+            facts = program.stat()
+        except OSError:
+            continue  # a link that leads nowhere
+        stamps.append((str(program), facts.st_ino, facts.st_mtime_ns))
+    return tuple(stamps)
 
 
 def find_interpreter(environment: str, settings: Settings) -> Interpreter:
@@ -71,8 +90,10 @@ def find_interpreter(environment: str, settings: Settings) -> Interpreter:
     if not version:
         return default_python()
     found = find_interpreters(settings).interpreters
+    if version not in found or not found[version].python.exists():
+        found = look_again(settings).interpreters  # it came, or was replaced, since this process looked
     if version not in found:
-        raise InstallError(f"this worker has no Python {version}; install it, and restart the worker")
+        raise InstallError(f"this worker has no Python {version}; install it")
     return found[version]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import unittest
 import urllib.request
+from pathlib import Path
 
 from ciapp.results.report import State, Status
 from ciapp.results.runs import Run
@@ -88,6 +90,34 @@ class Matrix:
         self.assertEqual(("default", *environments), worker.environments)
         found = self.results(ci, [run.task_id for run in runs])
         self.assertEqual([["SUCCESS", environment] for environment in environments], found)
+
+    def test_a_python_that_is_installed_while_a_worker_runs_is_noticed(self):
+        ci = self.install()
+        folder = ci.folder / "bin"
+        folder.mkdir()
+        version = self.versions[0]
+        others = f"{folder}:{Path(sys.executable).parent}:/usr/bin:/bin"
+        ci.environment |= {"PATH": others, "PYENV_ROOT": "/nowhere", "UV_PYTHON_INSTALL_DIR": "/nowhere"}
+        if shutil.which(f"python{version}", path=others):
+            need("another Python", f"{version} is on the PATH of every program")
+        clone = ci.make_repository()
+        ci.start_all()
+        commit = ci.push_commit(clone, self.project(version))
+        waits = f"waits for a worker with Python {version}"
+        eventually(lambda: waits in ci.ciapp("log", "team"), f"the run {waits}")
+
+        link = folder / f"python{version}"
+        link.symlink_to(self.old.path)
+
+        [run] = self.finished(ci, commit, f"python{version}")
+        self.assertEqual((Status.PASSED, 1), (run.status, run.attempt))
+
+        link.unlink()
+        eventually(
+            lambda: f"python{version}" not in list_workers(ci.database)[0].environments, "the worker drops it"
+        )
+        ci.push_commit(clone, self.project(version) | {"new.py": ""})
+        eventually(lambda: waits in ci.ciapp("log", "team"), f"the next run {waits}")
 
     def results(self, ci: Installation, task_ids: list[str]) -> list[object]:
         """State and environment of each task, as any program gets them."""
