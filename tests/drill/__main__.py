@@ -78,7 +78,11 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
     stage = Stage(holder, broker, backend)
     stage.ci.is_kept = options.keep
     striking = Striking(stage)
-    strikes = {"processes": striking.processes, "services": striking.services}
+    strikes = {
+        "processes": striking.processes,
+        "services": striking.services,
+        "machine": striking.machine,
+    }
     kinds = {lane: sorted(found) for lane, found in strikes.items() if found}
     plan = make_plan(options.seed, options.commits, options.clones, kinds, options.faults)
     projects = plan.expected()

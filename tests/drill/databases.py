@@ -64,6 +64,7 @@ class PostgresqlBackend(Backend):
             "database away": self._away,
             "database killed": self._kill,
             "connections dropped": self._drop_connections,
+            "tables locked": self._lock_tables,
         }
 
     def _away(self, lasts_s: float) -> None:
@@ -78,6 +79,13 @@ class PostgresqlBackend(Backend):
     def _drop_connections(self, _lasts_s: float) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(DROP)
+
+    def _lock_tables(self, lasts_s: float) -> None:
+        """As a migration does that takes its time: nobody reads either."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute("LOCK TABLE runs, attempts, pushes IN ACCESS EXCLUSIVE MODE")
+            time.sleep(lasts_s)
+            connection.rollback()
 
 
 def open_backend(holder: unittest.TestCase, name: str) -> Backend:

@@ -1,4 +1,4 @@
-"""When faults strike: one lane for processes, one for services, each fault after the one before.
+"""When faults strike: a lane for processes, services and machine each, each fault after the one before.
 
 In:  the plan's lanes, and what strikes.
 Out: how often each kind has struck; a fault that could not strike is counted apart, with why.

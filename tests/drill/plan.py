@@ -18,6 +18,10 @@ import msgspec
 from tests.drill.projects import Project, make_project
 
 COMMITS_PER_S = 2.0  #: how fast they are pushed, all clones together
+#: How often each lane strikes, beyond each of its faults once.
+COMMITS_PER_FAULT = {"processes": 6, "services": 15, "machine": 40}
+LONG = 200  #: commits of a drill whose faults may last for a minute
+USUAL_S, LONGEST_S = 5.0, 60.0
 BRANCHES = 2  #: of each clone at first
 HOOK_DIES = (
     "dd before",
@@ -90,19 +94,20 @@ def make_plan(
     pushes = tuple(history.pushes())
     lanes = {}
     for lane, names in kinds.items():
-        number = round(max(len(names), commits / (6 if lane == "processes" else 15)) * faults)
-        lanes[lane] = tuple(_faults(chance, names, number))
+        number = round(max(len(names), commits / COMMITS_PER_FAULT[lane]) * faults)
+        lanes[lane] = tuple(_faults(chance, names, number, LONGEST_S if commits >= LONG else USUAL_S))
     return Plan(tuple(history.commits), pushes, lanes)
 
 
-def _faults(chance: random.Random, names: Sequence[str], number: int) -> Iterator[PlannedFault]:
-    """Every kind as often as every other, in changing order."""
+def _faults(
+    chance: random.Random, names: Sequence[str], number: int, longest_s: float
+) -> Iterator[PlannedFault]:
+    """Every kind as often as every other, in changing order; one of ten lasts longer than the others."""
     waiting: list[str] = []
     for _ in range(number):
         waiting = waiting or chance.sample(names, len(names))
-        yield PlannedFault(
-            waiting.pop(), chance.expovariate(1 / 1.2), chance.uniform(1.0, 5.0), chance.randrange(10**6)
-        )
+        lasts_s = chance.uniform(1.0, longest_s if chance.random() < 0.1 else USUAL_S)
+        yield PlannedFault(waiting.pop(), chance.expovariate(1 / 1.2), lasts_s, chance.randrange(10**6))
 
 
 class _History:

@@ -26,6 +26,8 @@ from ciapp.results.runs import Run, find_runs
 from ciapp.settings import load_settings
 from tests.drill.brokers import Broker
 from tests.drill.databases import Backend
+from tests.support.clocks import Clock
+from tests.support.disks import SmallDisk
 from tests.support.installation import Installation
 from tests.support.servers import free_port
 
@@ -40,6 +42,7 @@ SETTINGS = (
     "[limits]",
     f"run_s = {RUN_LIMIT_S}",
 )
+DISK_MIB = 512
 RESTART_AFTER_S = 0.3
 LOOK_EVERY_S = 0.1
 AWAY_STATUS = 3  #: a service that starts while the database is away says so, and ends
@@ -118,6 +121,7 @@ class Stage:
     """A ciapp that runs."""
 
     def __init__(self, holder: unittest.TestCase, broker: Broker, backend: Backend) -> None:
+        self._holder = holder
         self.broker, self.backend = broker, backend
         self.ci = Installation(holder, *SETTINGS, broker=broker.url, database=backend.url)
         # What is left in the folder of temporary files is to be seen.
@@ -125,6 +129,8 @@ class Stage:
         self.temporary.mkdir()
         self.temporary.chmod(0o1777)
         self.ci.environment["TMPDIR"] = str(self.temporary)
+        self.clock = self._new_clock()
+        self.ci.environment |= self.clock.environment if self.clock else {}
         self.settings = load_settings(self.ci.config, {})
         self.database: Database = self.ci.database
         self.state = self.ci.folder / "state"
@@ -132,6 +138,9 @@ class Stage:
         self.violations: list[str] = []
         self.notes: list[str] = []
         self.services: dict[str, Service] = {}
+        self.disks: list[SmallDisk] = []
+        #: Held by whoever stops and starts the private servers.
+        self.servers = threading.Lock()
         self._commits: Sequence[str] = ()
         self._closing = threading.Event()
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._keep, self._watch)]
@@ -153,7 +162,13 @@ class Stage:
         return [service for name, service in self.services.items() if name.startswith("worker")]
 
     def prepare(self) -> None:
-        """Make the repositories."""
+        """Make the repositories, and the disks of what ciapp keeps, where we may."""
+        for state in self._states_to_be():
+            with suppress(unittest.SkipTest):
+                self.disks.append(SmallDisk(self._holder, state, DISK_MIB, 0o711))
+            if self.ci.is_kept:  # as the disk is not
+                copy = ["cp", "-a", str(state), str(self.ci.folder / f"kept-{state.name}")]
+                self._holder.addCleanup(subprocess.run, copy, check=False)
         for path in (self.bare, self.twin):
             self.ci.git("init", "--quiet", "--bare", "--initial-branch=main", str(path))
         self.ci.ciapp("hook", "install", str(self.bare), "--name", REPOSITORY)
@@ -169,15 +184,22 @@ class Stage:
             name = f"worker-{number}"
             words = ("worker", "-n", f"{name}@%h", f"--concurrency={SLOTS}")
             # The embedded broker is in the state folder; others are there for workers on many hosts.
-            own = (
-                {}
-                if self.broker.url.startswith("embedded")
-                else {"CIAPP_STATE_DIR": str(self.state_of(number))}
-            )
+            own = {} if self._is_embedded else {"CIAPP_STATE_DIR": str(self.state_of(number))}
             self.services[name] = Service(self.ci, name, *words, **own)
         self.services["monitor"] = Service(self.ci, "monitor", "monitor", port)
         for thread in self._threads:
             thread.start()
+
+    def restart_machine(self) -> None:
+        """Everything is killed at once, and started again with what is on the disks."""
+        with self.servers:
+            servers = [each for each in (self.broker.server, self.backend.server) if each is not None]
+            for service in self.services.values():
+                service.strike(signal.SIGKILL, whole_group=True)
+            for server in servers:
+                server.kill()
+            for server in servers:
+                server.start()
 
     def server_pids(self) -> set[int]:
         """The private servers' processes."""
@@ -191,6 +213,20 @@ class Stage:
     def states(self) -> list[Path]:
         """Every state folder."""
         return [self.state, *sorted(self.ci.folder.glob("state-of-worker-*"))]
+
+    @property
+    def _is_embedded(self) -> bool:
+        return self.broker.url.startswith("embedded")
+
+    def _states_to_be(self) -> list[Path]:
+        own = [] if self._is_embedded else [self.state_of(number) for number in range(1, WORKERS + 1)]
+        return [self.state, *own]
+
+    def _new_clock(self) -> Clock | None:
+        try:
+            return Clock(self.ci.folder)
+        except (unittest.SkipTest, AssertionError):  # there is no compiler
+            return None
 
     def close(self) -> None:
         """Stop the services in good order."""

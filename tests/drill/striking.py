@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from ciapp.results.runs import Run
 from ciapp.testing.processes import list_children, list_tree
+from tests.drill.brokers import Strike
 from tests.drill.plan import PlannedFault
 from tests.drill.stage import LEASE_S, Service, Stage
 
@@ -37,6 +38,8 @@ COSTLY = {
     "database away",
     "database killed",
     "connections dropped",
+    "disk full",
+    "machine restarted",
 }
 
 
@@ -65,9 +68,38 @@ class Striking:
         }
         services = stage.broker.faults | stage.backend.faults
         self.services: dict[str, Callable[[PlannedFault], None]] = {
-            kind: lambda fault, strike=strike: strike(fault.lasts_s)  # type: ignore[misc]
+            kind: lambda fault, strike=strike: self._strike_service(strike, fault)  # type: ignore[misc]
             for kind, strike in services.items()
         }
+        self.machine: dict[str, Callable[[PlannedFault], None]] = {
+            "machine restarted": lambda fault: stage.restart_machine(),
+            "disk full": self._fill_disk,
+            "clock set back": self._set_clock_back,
+        }
+
+    def _strike_service(self, strike: Strike, fault: PlannedFault) -> None:
+        with self._stage.servers:
+            strike(fault.lasts_s)
+
+    def _fill_disk(self, fault: PlannedFault) -> None:
+        """Of the git host's state, with ledger and broker where these are files, or of a worker's."""
+        if not self._stage.disks:
+            raise NothingToStrikeError("no disk can be mounted here")
+        until_s = time.monotonic() + fault.lasts_s
+        disk = self._stage.disks[fault.victim % len(self._stage.disks)]
+        with disk.full():
+            while time.monotonic() < until_s:
+                disk.fill()
+                time.sleep(0.1)
+
+    def _set_clock_back(self, fault: PlannedFault) -> None:
+        """By an hour, under everything that ciapp and git run."""
+        clock = self._stage.clock
+        if clock is None:
+            raise NothingToStrikeError("there is no compiler")
+        clock.set(-3600)
+        time.sleep(fault.lasts_s)
+        clock.set(0)
 
     @property
     def _dispatcher(self) -> Service:
@@ -78,13 +110,11 @@ class Striking:
         return workers[fault.victim % len(workers)]
 
     def _kill_pool_process(self, fault: PlannedFault) -> None:
-        worker = self._worker(fault)
-        self._await_tests(worker)
-        busy = [pid for pid in list_children(worker.process.pid) if _runner_of(pid)]
+        # A worker that loses one before it is ready gives up, and is started again: so one that tests.
+        busy = self._await_tests(*self._stage.workers)
         if not busy:
-            # A worker that loses one before it is ready gives up, and is started again.
-            raise NothingToStrikeError(f"{worker.name} is idle")
-        _kill(busy[0])
+            raise NothingToStrikeError("no tests run")
+        _kill(busy[fault.victim % len(busy)][0])
 
     def _kill_worker(self, fault: PlannedFault, *, whole_group: bool = False) -> None:
         worker = self._worker(fault)
@@ -93,16 +123,10 @@ class Striking:
 
     def _kill_runner(self, fault: PlannedFault) -> None:
         """What holds the sandbox of a run that a worker tests now; not its program, which tests may be."""
-        self._await_tests(*self._stage.workers)
-        runners = [
-            runner
-            for worker in self._stage.workers
-            for pool_process in list_children(worker.process.pid)
-            if (runner := _runner_of(pool_process))
-        ]
-        if not runners:
+        busy = self._await_tests(*self._stage.workers)
+        if not busy:
             raise NothingToStrikeError("no tests run")
-        _kill(runners[fault.victim % len(runners)])
+        _kill(busy[fault.victim % len(busy)][1])
 
     def _freeze_worker(self, fault: PlannedFault) -> None:
         """For longer than a lease, or a moment."""
@@ -136,14 +160,19 @@ class Striking:
         runs: tuple[Run, ...] = self._stage.seen.runs
         self._stage.broker.send_again(chance.sample(runs, min(AGAIN, len(runs))), chance)
 
-    def _await_tests(self, *workers: Service) -> None:
-        """Wait for a moment in which one of the workers is testing; not for ever, there may be nothing."""
+    def _await_tests(self, *workers: Service) -> list[tuple[int, int]]:
+        """Wait for a moment in which one of the workers is testing; not for ever, there may be nothing.
+
+        Pool processes that are at it then, each with what holds the sandbox of its tests.
+        """
         until_s = time.monotonic() + TESTS_WITHIN_S
         while time.monotonic() < until_s:
             for worker in workers:
-                if any(_runner_of(pool_process) for pool_process in list_children(worker.process.pid)):
-                    return
+                pool = list_children(worker.process.pid)
+                if busy := [(each, runner) for each in pool if (runner := _runner_of(each))]:
+                    return busy
             time.sleep(0.01)
+        return []
 
     def _collect_garbage(self, _fault: PlannedFault) -> None:
         subprocess.run(
