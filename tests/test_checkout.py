@@ -451,6 +451,16 @@ class TestCommitsThatAttackGit(TestCheckout):
         inner = self.place.origin.git("mktree", stdin=f"100644 blob {config}\tconfig\n")
         for mode, name, entry in (
             ("40000", b".git", inner),
+            ("40000", b".GIT", inner),
+            ("40000", b".gIt", inner),
+            ("40000", b"git~1", inner),
+            ("40000", b".git ", inner),
+            ("40000", b".git.", inner),
+            ("40000", b".git::$INDEX_ALLOCATION", inner),
+            ("120000", b".git", self.blob("/tmp")),
+            ("120000", b".GIT", self.blob("/tmp")),
+            ("160000", b".git", self.place.origin.commit("Inner")),
+            ("120000", b".gitmodules", self.blob("/etc/passwd")),
             ("100644", b"..", config),
             ("100644", b"a/../b", config),
             ("40000", b"..", inner),
@@ -470,6 +480,35 @@ class TestCommitsThatAttackGit(TestCheckout):
         with contextlib.suppress(ProjectError):
             self.place.check_out(commit)
         self.assertEqual([], list(outside.iterdir()))
+
+    def test_a_submodule_below_a_link_is_not_laid_out_behind_it(self) -> None:
+        outside = new_folder(self) / "outside"
+        outside.mkdir()
+        outside.chmod(0o777)
+        git = self.place.origin.git
+        library = self.place.origin.commit("Library", {"file": "payload"})
+        inner = git("mktree", "--missing", stdin=f"160000 commit {library}\tlib\n")
+        urls = self.blob('[submodule "a"]\n\tpath = way/lib\n\turl = ./.git\n')
+        entries = [("120000", b"way", self.blob(str(outside))), ("40000", b"way", inner)]
+        for ordered in (entries, entries[::-1]):
+            with contextlib.suppress(ProjectError):
+                self.place.check_out(self.commit_tree(("100644", b".gitmodules", urls), *ordered))
+            self.assertEqual([], list(outside.iterdir()))
+
+    def test_links_in_the_places_of_gits_own_files_are_not_followed(self) -> None:
+        outside = new_folder(self) / "outside"
+        outside.write_text("* text eol=crlf\n")
+        outside.chmod(0o644)
+        entry = self.blob(str(outside))
+        self.place.check_out(
+            self.commit_tree(
+                ("120000", b".gitattributes", entry),
+                ("120000", b".gitignore", entry),
+                ("100644", b"a.txt", self.blob("a\n")),
+            )
+        )
+        self.assertEqual(b"a\n", (self.path / "a.txt").read_bytes())
+        self.assertTrue((self.path / ".gitattributes").is_symlink())
 
     def test_attributes_run_no_filter(self) -> None:
         self.place.commit(
