@@ -232,7 +232,8 @@ def explain_validation(error: msgspec.ValidationError, root: type) -> str:
         known = get_close_matches(path[-1], _field_names(root), 1)
         hint = f"did you mean {known[0]!r}?" if known else "the README lists every setting"
         return f"unknown setting {full!r}; {hint}"
-    said = PLACE.sub("", str(error))
+    # TOML has no null, and calls an object a table.
+    said = PLACE.sub("", str(error)).replace(" | null", "").replace("`object`", "`table`")
     return f"setting {full!r}: {_lower_first(said)}; correct it"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import unittest
 
 from ciapp.errors import SettingsError
@@ -15,7 +16,7 @@ NO_FOLDER = "is no folder of the commit; name one"
 WRONG: dict[str, tuple[str, int, str]] = {
     "an unknown key": ("intall = false", 1, "unknown setting 'intall'; did you mean 'install'?"),
     "an unknown key of a table": ("[limits]\ntests_s = 3", 2, "unknown setting 'limits.tests_s'; did you"),
-    "a wrong type": ("[limits]\nrun_s = 'long'", 2, "setting 'limits.run_s': expected `float | null`, got"),
+    "a wrong type": ("[limits]\nrun_s = 'long'", 2, "setting 'limits.run_s': expected `float`, got"),
     "a variable that is no text": ("[env]\nA = ''\nB = 1", 3, "setting 'env.B': expected `str`, got `int`"),
     "a limit above the server's": (
         "[limits]\n\nmemory_mib = 4097",
@@ -31,6 +32,27 @@ WRONG: dict[str, tuple[str, int, str]] = {
     ),
     "a start of 300 letters": (f"[unittest]\nstart = '{'a' * 300}'", 2, "unittest.start 'aaaaaaaaaa"),
     "a top that is not there": ("[unittest]\ntop = 'no'", 2, f"unittest.top 'no' {NO_FOLDER}"),
+    "a top that does not hold the start": (
+        "[unittest]\nstart = '.'\ntop = 'tests'",
+        3,
+        "unittest.top 'tests' does not hold unittest.start '.'; name a folder that does",
+    ),
+    "a table that is none": ("limits = [1]", 1, "setting 'limits': expected `table`, got `array`"),
+    "an install that is no list": (
+        "install = 'six'",
+        1,
+        "setting 'install': give \"auto\", false, or a list",
+    ),
+    "a byte order mark": (
+        "\ufeffreuse = true",
+        1,
+        "it begins with a byte order mark, which TOML has none of",
+    ),
+    "a number of thousands of digits": (
+        f"[limits]\nmemory_mib = {'9' * 5000}",
+        2,
+        "a number has more digits than are read; write a shorter one",
+    ),
     "broken TOML": ("[unittest]\nstart = ", 2, "not valid TOML: Invalid value (the file ends there)"),
     "a key that takes hours": (f"\n{'a.' * 200_000}a = 1", 2, "lines with thousands of dots"),
     "more environment than a program may have": (f"[env]\nA = '{'a' * 200_000}'", 1, "env holds more than"),
@@ -51,6 +73,25 @@ class TestBadConfiguration(unittest.TestCase):
                 self.assertEqual((), report.tests)
         # The slot is as good as before.
         self.assertEqual(Status.PASSED, pipeline.push_commit({".ciapp.toml": ""}).status)
+
+    def test_a_file_that_is_none_is_said_by_its_name(self):
+        pipeline = Pipeline(self)
+        file = pipeline.tree.path / ".ciapp.toml"
+        plain = r"^\.ciapp\.toml is no plain file of at most 1048576 bytes; make it one$"
+        for said, make in (
+            (
+                r"^\.ciapp\.toml is a symbolic link; make it a plain file$",
+                lambda: file.symlink_to("/dev/zero"),
+            ),
+            (plain, lambda: (file.mkdir(), (file / "x").touch())),
+            (plain, lambda: file.write_text("# x\n" * 1_300_000)),
+        ):
+            with self.subTest(said):
+                make()
+                report = pipeline.push_commit(TESTS)
+                self.assertEqual(Status.SETUP_FAILED, report.status)
+                self.assertRegex(report.reason, said)
+                shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
 
     def test_it_is_no_different_in_pyproject(self):
         pipeline = Pipeline(self)

@@ -11,6 +11,8 @@ checkout; both read the same.
 
 from __future__ import annotations
 
+import codecs
+import errno
 import os
 import re
 import stat
@@ -100,6 +102,8 @@ def decode_text(name: str, content: bytes) -> str:
     """The text of a configuration file; raises ProjectError when it is too large, or none."""
     if len(content) > LARGEST_BYTES:
         raise ProjectError(_no_plain_file(name))
+    if content.startswith(codecs.BOM_UTF8):
+        raise ProjectError(f"{name}:1: it begins with a byte order mark, which TOML has none of; remove it")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -161,7 +165,8 @@ def _read_text(file: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ProjectError(f"{file.name} cannot be read: {error.strerror}; make it a plain file") from error
+        said = "is a symbolic link" if error.errno == errno.ELOOP else f"cannot be read: {error.strerror}"
+        raise ProjectError(f"{file.name} {said}; make it a plain file") from error
     try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST_BYTES:
@@ -172,7 +177,7 @@ def _read_text(file: Path) -> str | None:
 
 
 def _no_plain_file(name: str) -> str:
-    return f"{name} is no plain file of at most {LARGEST_BYTES} bytes"
+    return f"{name} is no plain file of at most {LARGEST_BYTES} bytes; make it one"
 
 
 def _merge(defaults: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -192,6 +197,8 @@ def _check(written: _Written, limits: Limits) -> None:
         if path == ("env", "[...]"):
             name = next(name for name, value in written.data["env"].items() if not isinstance(value, str))
             said, path = said.replace("[...]", f".{name}"), ("env", name)
+        if path == ("install",):
+            said = "setting 'install': give \"auto\", false, or a list of arguments of `uv pip install`"
         raise ProjectError(written.at(*path) + said) from error
     _check_pythons(project.python, written)
     _check_limits(project.limits, limits, written)
@@ -243,6 +250,10 @@ def _find_start(checkout: Path, config: UnittestConfig, written: _Written) -> Un
             raise ProjectError(f"{_told(written, key, value)} leads out of the checkout; name a folder in it")
         if not holds_folder(checkout, value) and not (key == "start" and _is_module(checkout, value)):
             raise ProjectError(f"{_told(written, key, value)} is no folder of the commit; name one")
+    is_held = Path(os.path.normpath(start)).is_relative_to(os.path.normpath(config.top or "."))
+    if not is_held and holds_folder(checkout, start):
+        place = _told(written, "top", config.top)
+        raise ProjectError(f"{place} does not hold unittest.start {start!r}; name a folder that does")
     top = config.top or ("." if (checkout / start / "__init__.py").is_file() else start)
     return msgspec.structs.replace(config, start=start, top=top)
 

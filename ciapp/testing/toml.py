@@ -19,6 +19,7 @@ from ciapp.errors import ProjectError
 #: tomllib's time grows with the square of a key's parts: 32,000 of them in 64 KB took it 19 s. A key is on
 #: one line, so the sum over all lines of (dots squared) bounds that time: at this limit, to half a second.
 MOST_DOTS_SQUARED = 4_000**2
+LONG_NUMBER = re.compile(r"[0-9_]{4301}")  #: what Python refuses
 WHERE = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
 TOKEN = re.compile(
     r'''
@@ -50,8 +51,10 @@ def parse_toml(name: str, text: str) -> dict[str, Any]:
         else:
             place, column = f"{name}:{_line_at(text, len(text.rstrip()))}", " (the file ends there)"
         raise ProjectError(f"{place}: not valid TOML: {reason}{column if where else ''}") from error
-    except ValueError as error:  # a number of more digits than Python reads
-        raise ProjectError(f"{name} cannot be read: {error}") from error
+    except ValueError as error:
+        digits = LONG_NUMBER.search(text)
+        place = f"{name}:{_line_at(text, digits.start())}" if digits else name
+        raise ProjectError(f"{place}: a number has more digits than are read; write a shorter one") from error
     except RecursionError as error:
         raise ProjectError(f"{name} is nested too deep to be read") from error
 
