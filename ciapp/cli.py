@@ -20,7 +20,7 @@ from ciapp import __version__
 from ciapp.context import PYTHON, REPO, REV, Context, pass_context
 from ciapp.desk.commands import init_command, reproduce_command, run_command
 from ciapp.errors import CiError, NoSuchRunError
-from ciapp.keeping import backup, purge_command, restore
+from ciapp.keeping import backup, forget, purge_command, restore
 from ciapp.logs import set_up_logging
 from ciapp.outlets.terminal import escape_line
 from ciapp.outlets.text import render_log_line, render_report
@@ -279,6 +279,7 @@ for _command in (
     worker,
     monitor,
     purge_command,
+    forget,
     backup,
     restore,
     run_command,

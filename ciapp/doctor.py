@@ -88,7 +88,7 @@ def find_all(settings: Settings) -> Iterator[Finding]:
         database = Database(settings.database)
         revision = database.revision()
     except (CiError, OSError) as error:
-        yield Finding("database", Mark.FAIL, str(error), "start it, or correct database_url in the settings")
+        yield _failed("database", error, "start it, or correct database_url in the settings")
         return
     yield Finding("database", Mark.OK, database.address)
     found = list(_guarded("migrations", lambda: _check_migrations(database, revision)))
@@ -104,10 +104,19 @@ def find_all(settings: Settings) -> Iterator[Finding]:
 def _guarded(part: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
-    except CiError as error:
-        yield Finding(part, Mark.FAIL, str(error))
-    except OSError as error:
-        yield Finding(part, Mark.FAIL, str(error), "check that path and its permissions")
+    except (CiError, OSError) as error:
+        advice = "check that path and its permissions" if isinstance(error, OSError) else ""
+        yield _failed(part, error, advice)
+
+
+def _failed(part: str, error: CiError | OSError, advice: str) -> Finding:
+    """What went wrong, and what the error itself advises; the advice given where it knows none but this."""
+    if isinstance(error, OSError):
+        return Finding(part, Mark.FAIL, f"{error.filename}: {error.strerror}", advice)
+    fact, _, step = str(error).rpartition("; ")
+    if not fact or (advice and "`ciapp doctor`" in step):
+        return Finding(part, Mark.FAIL, fact or step, advice)
+    return Finding(part, Mark.FAIL, fact, step)
 
 
 def _check_git() -> Iterator[Finding]:
@@ -214,10 +223,12 @@ def _examine_repository(settings: Settings, repository: KnownRepository) -> Iter
     if repository.host != settings.host_name:
         yield from _guarded(name, lambda: _check_host(settings, repository))
     elif not git_dir.is_dir():
-        advice = f"bring it back; or `ciapp hook install PATH --name {name} --moved` where it is now"
+        moved = f"`ciapp hook install PATH --name {name} --moved` where it is now"
+        advice = f"bring it back; or {moved}; or `ciapp forget {name}`"
         yield Finding(name, Mark.FAIL, f"{git_dir} is gone", advice)
     elif is_removed(git_dir):
-        advice = f"run `ciapp hook install {git_dir} --name {name}` to test pushes again"
+        install = f"`ciapp hook install {git_dir} --name {name}`"
+        advice = f"run {install} to test pushes again, or `ciapp forget {name}`"
         yield Finding(name, Mark.WARN, f"its hook was removed from {git_dir}; pushes are not tested", advice)
     else:
         yield from _guarded(f"{name} hook", lambda: _check_hook(repository))
@@ -257,7 +268,13 @@ def _check_spool(repository: KnownRepository) -> Iterator[Finding]:
     """Spool and dispatcher in one: what waits is bad only if nobody comes for it."""
     git_dir = Path(repository.git_dir)
     spool, part = spool_folder(git_dir), f"{repository.name} spool"
+    if not spool.is_dir():
+        advice = f"run `ciapp hook install {git_dir} --name {repository.name}` again"
+        fact = f"{spool} is missing; pushes are found by comparing refs alone"
+        yield Finding(part, Mark.FAIL, fact, advice)
+        return
     ages_s = [time.time() - one.stat().st_mtime for one in spool.iterdir() if _is_record(one)]
+    waiting = "1 record waits" if len(ages_s) == 1 else f"{len(ages_s)} records wait"
     rejected = spool / REJECTED
     if rejected.is_dir() and (number := len(list(rejected.iterdir()))):
         advice = f"look at {rejected}, and delete them; their pushes were found by comparing refs"
@@ -265,10 +282,10 @@ def _check_spool(repository: KnownRepository) -> Iterator[Finding]:
     if not os.access(spool, os.W_OK | os.X_OK):
         yield Finding(part, Mark.FAIL, f"{spool} cannot be written", "give it the permissions of objects/")
     elif max(ages_s, default=0) > OLD_RECORD_S:
-        fact = f"{len(ages_s)} records wait, the oldest for {max(ages_s):.0f} s"
+        fact = f"{waiting}, the oldest for {max(ages_s):.0f} s"
         yield Finding(part, Mark.FAIL, fact, "see what the dispatcher says; start one with `ciapp up`")
     else:
-        yield Finding(part, Mark.OK, f"{len(ages_s)} records wait")
+        yield Finding(part, Mark.OK, waiting)
     part = f"{repository.name} dispatcher"
     if is_dispatcher_alive(git_dir):
         yield Finding(part, Mark.OK, "is there")

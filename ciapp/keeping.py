@@ -1,4 +1,4 @@
-"""Commands that keep the ledger: purge, backup, restore."""
+"""Commands that keep the ledger: purge, forget, backup, restore."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
-from ciapp.context import Context, pass_context
+from ciapp.context import REPO, Context, pass_context
 from ciapp.errors import UsageError
 from ciapp.outlets.terminal import escape_line
+from ciapp.results.pushes import find_repository
 from ciapp.results.retention import Retention, purge, retention_of
 
 UNITS_S = {"h": 3600, "d": 86400, "w": 7 * 86400}
@@ -89,6 +90,31 @@ def restore(context: Context, file: Path, replace: bool) -> None:
     click.echo(f"restored {_rows(done.rows)} as of {done.made_at:%Y-%m-%d %H:%M:%S} UTC")
     if done.requeued:
         click.echo(f"queued again: {_count(done.requeued, 'unfinished run')}")
+
+
+@click.command()
+@REPO
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_context
+def forget(context: Context, repo: str, yes: bool) -> None:
+    """Delete all that is known of REPO; its hook must be removed, or the repository be gone."""
+    from ciapp.intake.hook import is_installed
+    from ciapp.results.forgetting import forget as forget_all
+    from ciapp.testing.mirror import Mirror
+
+    database, settings = context.ledger(), context.settings
+    repository = find_repository(database, repo)
+    git_dir, is_here = Path(repository.git_dir), repository.host == settings.host_name
+    if is_here and git_dir.is_dir() and is_installed(git_dir):
+        raise UsageError(f"{repo} still has its hook; run `ciapp hook remove {git_dir}` first")
+    where = git_dir if is_here else f"{git_dir} on {repository.host}, whose hook must be removed there"
+    question = f"Delete the runs and reports of {repo} ({where})? The repository itself is not touched."
+    if not yes:
+        click.confirm(escape_line(question), abort=True)
+    done = forget_all(database, repository)
+    click.echo(f"forgot {repo}: {_count(done.commits, 'commit')}, {_count(done.runs, 'run')}")
+    if Mirror(settings.state_path, repo).remove():
+        click.echo("deleted its mirror on this host")
 
 
 def _rows(rows: dict[str, int]) -> str:

@@ -128,12 +128,6 @@ def list_repositories(database: Database, host: str | None = None) -> list[Known
         return [_as_repository(row) for row in connection.execute(query)]
 
 
-def forget_repository(database: Database, name: str) -> None:
-    """Delete a repository with its runs and reports."""
-    with database.write() as connection:
-        connection.execute(delete(schema.repositories).where(schema.repositories.c.name == name))
-
-
 def seen_refs(database: Database, repository_id: int) -> dict[str, str]:
     """Each ref's last seen value, names as `stored_text` has them."""
     query = select(schema.refs.c.name, schema.refs.c.value).where(

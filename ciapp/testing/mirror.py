@@ -109,6 +109,14 @@ class Mirror:
         with self._lock():
             self._build_anew(commit)
 
+    def remove(self) -> bool:
+        """Delete it from this host, where no run needs it any more; whether it was there."""
+        was_there = self.path.is_dir()
+        if was_there:
+            with self._lock():
+                remove_folder(self.path)
+        return was_there
+
     def tag_refs(self) -> str:
         """The tags, as lines of git's packed-refs file."""
         try:
