@@ -18,10 +18,11 @@ from celery import states
 from celery.backends.base import BaseBackend
 
 from ciapp.errors import LedgerError
+from ciapp.results.attempts import REPORTED, list_attempts
 from ciapp.results.database import Database
 from ciapp.results.outbox import Outbox
 from ciapp.results.report import from_json_types, to_json_types
-from ciapp.results.runs import REPORTED, list_attempts, lose_attempt, parse_task_id
+from ciapp.results.runs import lose_attempt, parse_task_id
 from ciapp.results.store import load_report
 from ciapp.settings import load_settings
 

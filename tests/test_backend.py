@@ -14,9 +14,10 @@ from celery import Celery
 
 from ciapp.backend import LedgerBackend
 from ciapp.errors import LedgerError
+from ciapp.results.attempts import list_attempts
 from ciapp.results.database import Database
 from ciapp.results.report import State, Status, to_json_types
-from ciapp.results.runs import Run, claim_run, find_runs, list_attempts, lose_attempt, task_id
+from ciapp.results.runs import Run, claim_run, find_runs, lose_attempt, task_id
 from ciapp.results.store import load_report, make_report
 from tests.support.git_repositories import new_folder
 from tests.support.installation import SLOW, Installation, eventually

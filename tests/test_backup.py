@@ -15,12 +15,13 @@ from sqlalchemy import select
 from ciapp.errors import LedgerError, UsageError
 from ciapp.results import backup as backup_module
 from ciapp.results import schema
+from ciapp.results.attempts import list_attempts
 from ciapp.results.backup import PASSED_OVER, RESTORED, TABLES, back_up, open_backup, restore
 from ciapp.results.database import Database
 from ciapp.results.pushes import KnownRepository, find_repository, seen_refs
 from ciapp.results.queue import next_runs, reserve_runs
 from ciapp.results.report import State, Status
-from ciapp.results.runs import Run, beat_run, cancel_run, claim_run, find_runs, list_attempts
+from ciapp.results.runs import Run, beat_run, cancel_run, claim_run, find_runs
 from ciapp.results.store import load_report, make_report, save_report
 from tests.support.ledgers import add_repository, commit, findings, fresh_postgresql, fresh_sqlite, push
 

@@ -29,13 +29,14 @@ from ciapp.intake.seats import FEWEST_UNDER_WAY
 from ciapp.intake.spool import SpoolRecord
 from ciapp.progress import log_line, why_waiting
 from ciapp.results import pushes, queue, schema
+from ciapp.results.attempts import list_attempts
 from ciapp.results.database import Database
 from ciapp.results.history import commit_log
 from ciapp.results.order import DEFERRED
 from ciapp.results.pushes import find_repository, record_push, seen_refs
 from ciapp.results.queue import count_queue
 from ciapp.results.report import State, Status
-from ciapp.results.runs import Run, beat_run, cancel_run, claim_run, find_runs, list_attempts
+from ciapp.results.runs import Run, beat_run, cancel_run, claim_run, find_runs
 from ciapp.results.workers import Worker, worker_is_here
 from tests.support.dispatching import RECONCILE_S, DispatcherTest
 from tests.support.git_repositories import ENVIRONMENT, WorkTree, git, new_bare_repository

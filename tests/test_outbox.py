@@ -9,10 +9,11 @@ from pathlib import Path
 from unittest import mock
 
 from ciapp.results import outbox
+from ciapp.results.attempts import list_attempts
 from ciapp.results.database import Database
 from ciapp.results.outbox import Outbox
 from ciapp.results.report import Report, State, Status
-from ciapp.results.runs import Run, cancel_run, claim_run, find_runs, list_attempts
+from ciapp.results.runs import Run, cancel_run, claim_run, find_runs
 from ciapp.results.store import load_report, make_report
 from tests.support.git_repositories import new_folder
 from tests.support.installation import SLOW, Installation, eventually

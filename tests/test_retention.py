@@ -13,13 +13,14 @@ from sqlalchemy import select, update
 from ciapp.intake.dispatcher import Dispatcher
 from ciapp.progress import log_line
 from ciapp.results import retention, schema
+from ciapp.results.attempts import list_attempts
 from ciapp.results.database import Database
 from ciapp.results.history import commit_log
 from ciapp.results.pushes import KnownRepository
 from ciapp.results.report import Report, State
 from ciapp.results.reruns import rerun
 from ciapp.results.retention import HOLD_S, Pace, Purged, Retention, purge, retention_of, stored_bytes
-from ciapp.results.runs import Run, beat_run, claim_run, find_runs, list_attempts
+from ciapp.results.runs import Run, beat_run, claim_run, find_runs
 from ciapp.results.store import load_report, make_report, save_report
 from ciapp.settings import RetentionSettings, Settings
 from tests.support.ledgers import add_repository, commit, findings, fresh_postgresql, fresh_sqlite, push

@@ -11,6 +11,7 @@ from sqlalchemy import update
 
 from ciapp.errors import LedgerError, UsageError
 from ciapp.results import schema
+from ciapp.results.attempts import list_attempts
 from ciapp.results.database import Database, stored_text
 from ciapp.results.order import DEFERRED
 from ciapp.results.pinned import settled_pushes
@@ -32,7 +33,6 @@ from ciapp.results.runs import (
     claim_run,
     find_runs,
     get_run,
-    list_attempts,
     lose_attempt,
     parse_task_id,
 )

@@ -15,13 +15,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import Row, Select, select, update
 
 from ciapp.results import schema
+from ciapp.results.attempts import end_attempt, endings_before
 from ciapp.results.database import Database, stored_text
 from ciapp.results.report import State, Status
 
-REPORTED = "reported"  #: the ending of the attempt whose report is the run's
 RETRY_AFTER_S = (0, 5, 30)  #: how long a run waits after its first, second, … lost attempt
 
 
@@ -66,16 +66,6 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def task_id(self) -> str:
         """Celery's id of the latest attempt's task, for people to read; `parse_task_id` reverses it."""
         return task_id(self, self.attempt)
-
-
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker's try at a run."""
-
-    number: int
-    worker: str
-    started_at: datetime
-    ended_at: datetime | None
-    ending: str  #: empty while it is open; "reported", or why it was lost
 
 
 def task_id(run: Run, attempt: int) -> str:
@@ -174,28 +164,17 @@ def lose_attempt(
                 "not_before": now + timedelta(seconds=wait_s),
             }
         else:
+            before = endings_before(connection, run.id, run.attempt, run.tries)
             values = {
                 "state": State.FINISHED,
                 "status": Status.INFRA_ERROR.value,
-                "reason": f"{run.tries} attempts were lost: {_endings(connection, run)}{stored_text(reason)}",
+                "reason": f"{run.tries} attempts were lost: {before}{stored_text(reason)}",
                 "finished_at": now,
             }
         changed = connection.execute(update(schema.runs).where(*held(run_id, attempt)).values(values))
         if changed.rowcount:
             end_attempt(connection, run_id, attempt, reason)
         return bool(changed.rowcount)
-
-
-def _endings(connection: Connection, run: Run) -> str:
-    """How the attempts before the latest one ended, as the beginning of a list: "first; second; "."""
-    attempts = schema.attempts.c
-    before = (
-        select(attempts.ending)
-        .where(attempts.run_id == run.id, attempts.number < run.attempt)
-        .order_by(attempts.number.desc())
-        .limit(run.tries - 1)
-    )
-    return "".join(f"{ending}; " for ending in reversed(connection.scalars(before).all()))
 
 
 def cancel_run(database: Database, run_id: int) -> bool:
@@ -244,41 +223,12 @@ def running_runs(database: Database) -> list[Run]:
         return [as_run(row) for row in connection.execute(query)]
 
 
-def list_attempts(database: Database, run_id: int) -> list[Attempt]:
-    """A run's attempts, first to last."""
-    query = select(schema.attempts).where(schema.attempts.c.run_id == run_id)
-    with database.read() as connection:
-        return [
-            Attempt(
-                number=row.number,
-                worker=row.worker,
-                started_at=row.started_at,
-                ended_at=row.ended_at,
-                ending=row.ending,
-            )
-            for row in connection.execute(query.order_by(schema.attempts.c.number))
-        ]
-
-
 def held(run_id: int, attempt: int) -> tuple[Any, ...]:
     """The condition that a run is this attempt's, and still runs."""
     return (
         schema.runs.c.id == run_id,
         schema.runs.c.token == attempt,
         schema.runs.c.state == State.RUNNING,
-    )
-
-
-def end_attempt(connection: Connection, run_id: int, attempt: int, ending: str) -> None:
-    """Note how an attempt ended; one that has ended keeps its ending."""
-    connection.execute(
-        update(schema.attempts)
-        .where(
-            schema.attempts.c.run_id == run_id,
-            schema.attempts.c.number == attempt,
-            schema.attempts.c.ending == "",
-        )
-        .values(ended_at=datetime.now(UTC), ending=stored_text(ending))
     )
 
 

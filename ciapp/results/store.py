@@ -14,9 +14,10 @@ import msgspec
 from sqlalchemy import Select, func, select, update
 
 from ciapp.results import schema
+from ciapp.results.attempts import REPORTED, end_attempt
 from ciapp.results.database import Database, stored_text
 from ciapp.results.report import Evidence, Findings, Report, State, count_outcomes
-from ciapp.results.runs import REPORTED, Run, end_attempt, held
+from ciapp.results.runs import Run, held
 
 
 def save_report(database: Database, run_id: int, report: Report) -> bool:

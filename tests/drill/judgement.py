@@ -17,8 +17,9 @@ import msgspec
 from sqlalchemy import func, select
 
 from ciapp.results import schema
+from ciapp.results.attempts import Attempt, list_attempts
 from ciapp.results.report import Outcome, Report, Status
-from ciapp.results.runs import Attempt, Run, list_attempts
+from ciapp.results.runs import Run
 from ciapp.results.store import load_report
 from ciapp.testing.processes import list_tree
 from tests.drill.oracle import Verdict

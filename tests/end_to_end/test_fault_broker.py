@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import update
 
 from ciapp.results import schema
+from ciapp.results.attempts import REPORTED
 from ciapp.results.queue import RESEND_AFTER_S
 from ciapp.results.report import State
-from ciapp.results.runs import REPORTED, Run
+from ciapp.results.runs import Run
 from ciapp.results.workers import list_workers
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
 from tests.support.held import HeldRuns

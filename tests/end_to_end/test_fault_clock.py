@@ -9,7 +9,7 @@ import time
 import unittest
 
 from ciapp.intake.spool import read_records
-from ciapp.results.runs import REPORTED, list_attempts
+from ciapp.results.attempts import REPORTED, list_attempts
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
 from tests.support.clocks import Clock
 from tests.support.dispatching import DispatcherTest

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import text
 
 from ciapp.errors import LedgerError
+from ciapp.results.attempts import REPORTED
 from ciapp.results.database import Database
 from ciapp.results.migrations import upgrade
-from ciapp.results.runs import REPORTED
 from ciapp.results.schema import HEAD_REVISION
 from ciapp.results.workers import list_workers
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each

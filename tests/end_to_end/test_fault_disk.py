@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ciapp.intake.spool import spool_folder
+from ciapp.results.attempts import REPORTED
 from ciapp.results.report import State, Status
-from ciapp.results.runs import REPORTED
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
 from tests.support.disks import SmallDisk
 from tests.support.held import HeldRuns

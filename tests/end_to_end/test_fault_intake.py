@@ -12,8 +12,8 @@ from sqlalchemy import update
 from ciapp.intake.presence import Presence
 from ciapp.intake.spool import STALE_PART_S, spool_folder
 from ciapp.results import schema
+from ciapp.results.attempts import REPORTED
 from ciapp.results.queue import RESEND_AFTER_S
-from ciapp.results.runs import REPORTED
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
 from tests.support.installation import PASSING, Installation, eventually
 from tests.support.killed_at import run_killed_at

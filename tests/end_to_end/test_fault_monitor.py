@@ -7,7 +7,7 @@ import re
 import signal
 import unittest
 
-from ciapp.results.runs import REPORTED
+from ciapp.results.attempts import REPORTED
 from tests.end_to_end.test_monitor import answers
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
 from tests.support.held import HeldRuns

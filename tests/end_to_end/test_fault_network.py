@@ -13,9 +13,9 @@ import unittest
 import pytest
 from sqlalchemy import text
 
+from ciapp.results.attempts import REPORTED, Attempt
 from ciapp.results.database import Database
 from ciapp.results.report import State
-from ciapp.results.runs import REPORTED, Attempt
 from ciapp.results.workers import list_workers
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
 from tests.support.installation import CODE, PASSING, TEST_ANEW, Installation, eventually

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from sqlalchemy import update
 
 from ciapp.results import schema
+from ciapp.results.attempts import REPORTED
 from ciapp.results.report import Status
-from ciapp.results.runs import REPORTED
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
 from tests.support.held import HeldRuns
 from tests.support.installation import PASSING, Installation, eventually, rabbitmq_host

@@ -14,8 +14,9 @@ import pytest
 
 from ciapp.intake.presence import STARTED_FIELD
 from ciapp.intake.spool import STALE_PART_S, spool_folder
+from ciapp.results.attempts import REPORTED
 from ciapp.results.report import State
-from ciapp.results.runs import REPORTED, find_runs
+from ciapp.results.runs import find_runs
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
 from tests.support.held import HeldRuns
 from tests.support.installation import (

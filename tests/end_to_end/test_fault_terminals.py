@@ -7,8 +7,9 @@ import time
 import unittest
 from dataclasses import dataclass
 
+from ciapp.results.attempts import list_attempts
 from ciapp.results.report import State, Status
-from ciapp.results.runs import Run, list_attempts
+from ciapp.results.runs import Run
 from ciapp.results.store import report_on
 from tests.support.aftermath import assert_nothing_is_left
 from tests.support.at_once import at_once

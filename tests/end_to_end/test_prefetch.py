@@ -6,8 +6,8 @@ import json
 import sys
 import unittest
 
+from ciapp.results.attempts import REPORTED
 from ciapp.results.report import State
-from ciapp.results.runs import REPORTED
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
 from tests.support.held import HeldRuns
 from tests.support.installation import PASSING, Installation, RabbitmqPostgresql, eventually

@@ -11,8 +11,9 @@ import unittest
 from pathlib import Path
 
 from ciapp.intake.presence import is_dispatcher_alive
+from ciapp.results.attempts import list_attempts
 from ciapp.results.report import State, Status
-from ciapp.results.runs import Run, list_attempts
+from ciapp.results.runs import Run
 from ciapp.results.workers import list_workers
 from tests.support.installation import PASSING, SLOW, Installation, eventually
 from tests.support.servers import free_port, listens

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import unittest
 
+from ciapp.results.attempts import list_attempts
 from ciapp.results.report import State, Status
-from ciapp.results.runs import list_attempts
 from tests.support.installation import (
     FAILING,
     PASSING,

@@ -10,9 +10,9 @@ from sqlalchemy import func, select
 
 from ciapp.intake.spool import spool_folder
 from ciapp.results import schema
+from ciapp.results.attempts import REPORTED, Attempt, list_attempts
 from ciapp.results.queue import count_queue
 from ciapp.results.report import State, Status
-from ciapp.results.runs import REPORTED, Attempt, list_attempts
 from tests.support.git_repositories import git
 from tests.support.installation import Installation, eventually
 

@@ -7,8 +7,9 @@ import unittest
 import uuid
 from pathlib import Path
 
+from ciapp.results.attempts import list_attempts
 from ciapp.results.report import State
-from ciapp.results.runs import Run, list_attempts
+from ciapp.results.runs import Run
 from tests.support.installation import TEST_ANEW, Installation, eventually
 from tests.support.processes import processes_with
 
