@@ -47,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memory_mib: int = 4096  #: of each process, and of all processes of the run together
     processes: int = 512  #: processes and threads of the run
     file_mib: int = 1024  #: size of one file
-    disk_mib: int = 4096  #: what the run may add on disk, all files together
+    disk_mib: int = 4096  #: what the run may have on disk, all files together; each counts for 4 KiB at least
     cpu_s: float = 7200.0  #: processor time of one process
     test_output_kib: int = 64  #: output kept per test: head and tail; the rest is counted and dropped
     run_output_kib: int = 16384  #: output kept per run

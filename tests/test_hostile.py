@@ -327,6 +327,13 @@ class TestDisk(HostileTest):
         self.place.commit({"app.py": ""})
         self.assertFalse((self.place.path / "sparse").exists())
 
+    def test_files_without_content_count_as_disk(self) -> None:
+        # Without a sandbox nothing stops it, and the disk has no room for another file.
+        ended = self.attack("hostile_many_files", "10000000", limits=Limits(disk_mib=50))
+        self.assertRegex(ended.breach, r"^the run uses \d+ MiB of disk; 50 are allowed$")
+        made = sum(len(list(folder.iterdir())) for folder in (self.place.path / "many").iterdir())
+        self.assertLess(made, 1_000_000)
+
     def test_two_hundred_thousand_files_are_gone_with_the_next_commit(self) -> None:
         self.assertEqual((0, ""), self.attack("hostile_many_files", "200000", within_s=300)[:2])
         self.assertEqual(200, len(list((self.place.path / "many").iterdir())))

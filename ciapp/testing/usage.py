@@ -28,6 +28,7 @@ WALK_SHARE = 0.05  #: of the time, at most, goes into walking
 SLICE_S = 0.02  #: for which one look may go on walking
 WALK_AT_LEAST_EVERY_S = 15.0
 GROWTH_WORTH_A_WALK = 16 * MIB
+FILE_BYTES = 4096  #: what a file on disk counts for even when it is empty, for their number is limited too
 INODE_BYTES = 1024  #: kernel memory that one file of a tmpfs takes, about
 
 
@@ -39,7 +40,7 @@ class Usage:
         self._limits = limits
         self._folders = folders
         self._devices = frozenset(os.stat(folder).st_dev for folder in folders)
-        self._filled_at_start = self._filled = _filled(folders)
+        self._filled_at_start, self._taken = _filled(folders), _taken(folders)
         self._shared_at_start = _shared_memory()
         self._walk: Iterator[int] | None = None
         self._walked = 0
@@ -93,10 +94,10 @@ class Usage:
         if self._walk is None:
             if now < self._walk_at:
                 return 0
-            filled = _filled(self._folders)
-            if filled - self._filled < GROWTH_WORTH_A_WALK and now < self._walk_at + WALK_AT_LEAST_EVERY_S:
+            taken = _taken(self._folders)
+            if taken - self._taken < GROWTH_WORTH_A_WALK and now < self._walk_at + WALK_AT_LEAST_EVERY_S:
                 return 0
-            self._filled = filled
+            self._taken = taken
             self._walk, self._walked, self._walk_took_s = self._count(), 0, 0.0
         for used in self._walk:
             self._walked += used
@@ -111,7 +112,7 @@ class Usage:
         return self._walked + held.on(self._devices) + hidden
 
     def _count(self) -> Iterator[int]:
-        """Disk blocks of everything in the folders, file by file; each name of a file counts."""
+        """Disk of everything in the folders, file by file: each name of a file counts, and for something."""
         waiting: list[str | Path] = [*self._folders]
         while waiting:
             try:
@@ -135,6 +136,12 @@ class Usage:
 def _filled(folders: Sequence[Path]) -> int:
     facts = [os.statvfs(folder) for folder in folders]
     return sum((one.f_blocks - one.f_bfree) * one.f_frsize for one in facts)
+
+
+def _taken(folders: Sequence[Path]) -> int:
+    """Grows with what the disk holds, in files as well as in bytes."""
+    facts = [os.statvfs(folder) for folder in folders]
+    return _filled(folders) + sum((one.f_files - one.f_ffree) * FILE_BYTES for one in facts)
 
 
 def _tmpfs_bytes(folder: str) -> int:
@@ -162,6 +169,6 @@ def _shared_memory() -> int:
 
 def _blocks(entry: os.DirEntry[str]) -> int:
     try:
-        return entry.stat(follow_symlinks=False).st_blocks * 512
+        return max(FILE_BYTES, entry.stat(follow_symlinks=False).st_blocks * 512)
     except OSError:
         return 0  # gone meanwhile
