@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,9 +21,10 @@ import msgspec
 from celery import signals
 
 from ciapp.celery import QUEUE, run_queue, settings
-from ciapp.errors import CheckoutError, LedgerError
+from ciapp.errors import CheckoutError, CiError, LedgerError
 from ciapp.logs import FieldFormatter
 from ciapp.lookout import Lookout
+from ciapp.node import NodeName, take_name
 from ciapp.results.database import Database
 from ciapp.results.matrix import DEFAULT, environment_of
 from ciapp.results.outbox import Outbox
@@ -59,6 +61,11 @@ class Attendance(threading.Thread):
             started_at=now,
             seen_at=now,
         )
+
+    @property
+    def started_at(self) -> datetime:
+        """What tells this worker from others that had its name."""
+        return self._worker.started_at
 
     def run(self) -> None:
         """Beat until stopped; a ledger that is away is tried again at the next beat."""
@@ -98,12 +105,23 @@ class Attendance(threading.Thread):
 
 
 _attendance: list[Attendance] = []
+_node: list[NodeName] = []
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
 def keep_temporary_files_apart(**_: Any) -> None:
     """Before there is a pool: what it and we leave when we are killed is found by the next worker."""
     use_own_folder(settings.state_path)
+
+
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+def be_the_only_one(sender: str, **_: Any) -> None:
+    """Start only under a name that no other worker has. Later, Celery would take a SystemExit for its own."""
+    try:
+        _node.append(take_name(sender, settings.state_path, Database(settings.database)))
+    except CiError as error:
+        sys.stderr.write(f"ciapp: {error}\n")
+        raise SystemExit(error.exit_code) from error
 
 
 @signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
@@ -146,6 +164,8 @@ def begin_attendance(sender: Any, **_: Any) -> None:
                 sender.cancel_task_queue, run_queue(settings, environment).name
             ),
         )
+    for node in _node:
+        node.remember(attendance.started_at)
     _attendance.append(attendance)
     attendance.start()
 

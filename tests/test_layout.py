@@ -35,7 +35,7 @@ STOREYS = (
     },
     {"web": ("web",)},
     {"intake": ("intake",)},
-    {"celery": ("tasks", "celery", "worker", "lookout", "mends", "transport", "broker")},
+    {"celery": ("tasks", "celery", "worker", "node", "lookout", "mends", "transport", "broker")},
     {"backend": ("backend",), "testing": ("testing",), "outlets": ("outlets",)},
     {"results": ("results",)},
     {"ground": ("git", "settings", "errors", "logs")},
