@@ -350,6 +350,11 @@ class TestSetting(InstallCase):
             "req.txt:2: option '--target' is none that a commit may give; leave it out", "-r", "req.txt"
         )
 
+    def test_an_argument_of_several_lines_is_refused(self):
+        for argument in ("six\n-r other.txt", "six\r--index-url=x", "six\0", "-e .[x]\n-r other.txt"):
+            with self.subTest(argument):
+                self.refused(f"install: {argument!r} is more than one line; give each by itself", argument)
+
     def test_an_option_without_its_value_is_refused(self):
         self.refused("install: option '--index-url' needs a value", "--index-url")
         self.refused("install: option '--pre' takes no value", "--pre=yes")

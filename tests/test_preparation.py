@@ -245,6 +245,35 @@ class TestRegistry(PreparationCase):
                 said = caught.exception.output + str(caught.exception)
                 self.assertNotIn("sesame", said + "".join(elsewhere.requests))
 
+    def test_no_commit_can_have_it_read_from_uvs_configuration(self):
+        """It stands beside the requirements file, where a line more in that could name it."""
+        self.index.password = "open-sesame"
+        self.set_install(index_url=self.index.url)
+        said = r"is no requirement of one line; write it as one$"
+        marker = "os_name == 'posix'\\n-r uv.toml"
+        files = project_files(
+            metadata="Requires-Dist: inner\n",
+            pyproject='dependencies = ["inner"]\n[tool.uv.sources]\n'
+            f'inner = {{ path = "libs", marker = "{marker}" }}\n',
+        )
+        files |= {f"libs/{name}": text for name, text in project_files().items()}
+        bare = '[project]\nname = "a"\nversion = "1"\ndependencies = ["-r /proc/self/environ"]\n'
+        build = '[build-system]\nrequires = ["-r uv.toml"]\nbuild-backend = "x"\n[project]\nname = "a"\n'
+        for case in (
+            files,
+            {"pyproject.toml": bare},
+            {"pyproject.toml": build},
+            project_files(requires=["-r uv.toml"]),
+            project_files(requires=["alpha\n-r uv.toml"]),
+        ):
+            with (
+                self.subTest(case["pyproject.toml"]),
+                self.assertRaisesRegex(ProjectError, said) as caught,
+                self.prepared(case),
+            ):
+                pass
+            self.assertNotIn("sesame", caught.exception.output + str(caught.exception))
+
     def test_a_password_is_not_told_in_a_failure(self):
         self.index.password = "open-sesame"
         self.set_install(index_url=self.index.url)

@@ -56,6 +56,9 @@ LONG_NAMES = {
     "--requirements": "--requirement",
     "-U": "--upgrade",
 }
+LINE_END = re.compile(
+    r"[\0\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
+)  #: of any reader of lines; and the end of a text in C
 COMMENT = re.compile(r"(^|\s)#.*$")
 PATH = re.compile(r"(?P<path>[^\[\];]+?)\s*(?:\[(?P<extras>[^\]]*)\])?\s*(?:;\s*(?P<marker>.*))?")
 EDITABLE = re.compile(r"(?:-e\s*|--editable[\s=]\s*)(.*)")
@@ -98,6 +101,9 @@ def read_arguments(checkout: Path, arguments: Iterable[str], *, place: str = "in
     """
     reader = _Reader(checkout)
     words = list(arguments)
+    for word in words:
+        if LINE_END.search(word):
+            raise ProjectError(f"{place}: {word!r} is more than one line; give each by itself")
     extras = [value for option, value in _pairs(words, place) if option == "--extra"]
     for option, value in _pairs(words, place):
         reader.take(option, value, place, base="", extras=extras)

@@ -13,6 +13,7 @@ under an identity of its own: so tests cannot write to what it made.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from ciapp.testing.limits import LimitsOnly
 from ciapp.testing.metadata import PYPROJECT
 from ciapp.testing.program import Ended, run_program
 from ciapp.testing.registry import HOSTS_FILES, certificates, registry_variables, split_credentials
-from ciapp.testing.requirements import Lock, Requirements, logical_lines, read_file
+from ciapp.testing.requirements import LINE_END, Lock, Requirements, logical_lines, read_file
 from ciapp.testing.sandbox import Sandbox, find_level, identity_in
 from ciapp.testing.slot import FIRST_UID, Identity, Slot
 
@@ -147,13 +148,16 @@ class Uv:
     def _run(self, sandbox: Sandbox, folder: Path, words: list[str], readable: Sequence[Path]) -> Ended:
         text, variables = split_credentials(registry_variables(self._settings.install, os.environ))
         variables |= {**certificates(folder), "UV_CACHE_DIR": str(self._environments.downloads)}
-        command = uv_command(words, config=self._write_config(folder, text))
-        return self._run_words(sandbox, command, variables, (uv_program(), *readable))
+        config = self._write_config(folder, text)
+        try:
+            command = uv_command(words, config=config)
+            return self._run_words(sandbox, command, variables, (uv_program(), *readable))
+        finally:
+            config.unlink()
 
     def _write_config(self, folder: Path, text: str) -> Path:
-        """uv's configuration, with what nobody else may know."""
-        file, identity = folder / "uv.toml", self._identity
-        file.unlink(missing_ok=True)
+        """uv's configuration, with what nobody else may know, under a name that no commit can tell uv."""
+        file, identity = folder / f"uv-{secrets.token_hex(16)}.toml", self._identity
         file.touch(mode=0o600, exist_ok=False)
         file.write_text(text, "utf-8")
         if identity.is_own:
@@ -232,6 +236,10 @@ def write_requirements(folder: Path, wanted: Requirements) -> list[str]:
         ("--requirements", "requirements.txt", wanted.lines),
         ("--constraints", "constraints.txt", wanted.constraints),
     ):
+        for line in lines:
+            # What is no requirement would be an option, and might have uv read what is not the commit's.
+            if LINE_END.search(line) or line.lstrip().startswith("-"):
+                raise ProjectError(f"{line!r} is no requirement of one line; write it as one")
         if lines:
             file = folder / name
             file.write_text("".join(f"{line}\n" for line in lines), "utf-8", "surrogateescape")
