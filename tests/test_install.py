@@ -163,6 +163,7 @@ class TestAuto(InstallCase):
                 "[build-system]\nbuild-backend = 'a b'",
                 "build-system.build-backend is no name of an object",
             ),
+            ("[tool]\nuv.sources = 3", r"tool.uv.sources is no table; write \[tool.uv.sources\]"),
             ("[dependency-groups]\ntest = [3]\n[project]", "dependency-groups.test has an entry that is no"),
         ):
             with self.subTest(text):

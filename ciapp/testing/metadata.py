@@ -54,8 +54,8 @@ def read_pyproject(name: str, text: bytes) -> PyProject:
     document = _parse(name, text)
     project, system = _table(document, name, "project"), _table(document, name, "build-system")
     tool = _table(document, name, "tool")
-    uv, poetry = _table(tool, name, "uv"), _table(tool, name, "poetry")
-    workspace = _table(uv, name, "workspace")
+    uv, poetry = _table(tool, name, "uv", "tool.uv"), _table(tool, name, "poetry", "tool.poetry")
+    workspace = _table(uv, name, "workspace", "tool.uv.workspace")
     build = Build()
     if "build-backend" in system or "requires" in system:
         backend = system.get("build-backend", LEGACY_BACKEND)
@@ -74,7 +74,7 @@ def read_pyproject(name: str, text: bytes) -> PyProject:
         dynamic=tuple(_strings(project.get("dynamic", []), name, "project.dynamic")),
         extras=tuple(map(normalize, _table(project, name, "optional-dependencies"))),
         groups=tuple(map(normalize, _table(document, name, "dependency-groups"))),
-        sources=_sources(_table(uv, name, "sources")),
+        sources=_sources(_table(uv, name, "sources", "tool.uv.sources")),
         members=tuple(_strings(workspace.get("members", []), name, "tool.uv.workspace.members")),
         excluded=tuple(_strings(workspace.get("exclude", []), name, "tool.uv.workspace.exclude")),
         build=build,
@@ -161,10 +161,10 @@ def _parse(name: str, text: bytes) -> dict[str, Any]:
         raise ProjectError(f"{name}:{line}: not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _table(above: dict[str, Any], place: str, key: str) -> dict[str, Any]:
+def _table(above: dict[str, Any], place: str, key: str, full: str = "") -> dict[str, Any]:
     value = above.get(key, {})
     if not isinstance(value, dict):
-        raise ProjectError(f"{place}: {key} is no table; write [{key}]")
+        raise ProjectError(f"{place}: {full or key} is no table; write [{full or key}]")
     return value
 
 
