@@ -67,7 +67,12 @@ class Usage:
 
     def _memory(self, leader: int, tree: Sequence[int], memory_folders: Iterable[str]) -> int:
         limit = self._limits.memory_mib * MIB
-        own = [f"/proc/{leader}/root{folder}" for folder in memory_folders]
+        # Before its own are mounted, a process sees the host's folders, which are no memory of the run's.
+        own = [
+            there
+            for folder in memory_folders
+            if _device(there := f"/proc/{leader}/root{folder}") != _device(folder)
+        ]
         files, mapped = sum(map(_tmpfs_bytes, own)), sum(map(resident_bytes, tree))
         shared = _shared_memory()
         self._shared_at_start = min(self._shared_at_start, shared)
