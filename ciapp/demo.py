@@ -113,9 +113,13 @@ def _show(folder: Path, environment: Mapping[str, str]) -> None:
     finally:
         services.stop()
     _step("a repository of your own")
-    click.echo("  ciapp hook install path/to/team.git --name team")
-    click.echo("  ciapp up                  # dispatcher, worker and Flower; pushes are tested from now on")
-    click.echo("  ciapp wait team HEAD      # then: ciapp log team, ciapp report team HEAD")
+    # By the name that works in the shell that this was started from.
+    ciapp = "ciapp" if shutil.which("ciapp") else sys.argv[0]
+    click.echo(f"  {ciapp} hook install path/to/team.git --name team")
+    click.echo(
+        f"  {ciapp} up                  # dispatcher, worker and Flower; pushes are tested from now on"
+    )
+    click.echo(f"  {ciapp} wait team HEAD      # then: {ciapp} log team, {ciapp} report team HEAD")
 
 
 def _push(clone: WorkTree, subject: str) -> str:
