@@ -368,6 +368,23 @@ class TestNothingIsLeft(TestCheckout):
             """
         )
 
+    def test_flags_of_folders_and_files(self) -> None:
+        # As `chattr +SAd` sets them: each later write would wait for the disk, below these folders as well.
+        script = """
+            import array, fcntl, os
+            for path in (".", "package", "app.py"):
+                file = os.open(path, os.O_RDONLY)
+                flags = array.array("i", [0, 0])
+                fcntl.ioctl(file, 0x80086601, flags)
+                flags[0] |= 8 | 0x80 | 0x40
+                fcntl.ioctl(file, 0x40086602, flags)
+            """
+        try:
+            self.run_inside(script)
+        except AssertionError:
+            self.skipTest("the file system of this folder has no flags")
+        self.assert_undone(script)
+
     def test_names_that_are_hard_to_say(self) -> None:
         self.assert_undone(
             """

@@ -121,6 +121,13 @@ class TestSecrets(HostileTest):
         for file in Path("/run/postgresql").glob(".s.PGSQL.*[0-9]"):
             self.assert_held("hostile_connects_to_servers", str(file))
 
+    def test_the_machine_that_this_one_is_a_guest_of_is_out_of_reach_at_both_levels(self) -> None:
+        if not run_unconfined("hostile_leaves_its_machine"):
+            self.skipTest("this kernel has no sockets between machines")
+        for setting in SETTINGS:
+            self.place.setting = setting
+            self.assertEqual((0, ""), self.attack("hostile_leaves_its_machine")[:2])
+
     @unittest.skipUnless(platform.machine() in KEY_CALLS, "numbers of system calls are not known here")
     def test_keyrings_are_neither_read_nor_left_to_others(self) -> None:
         # In a process of its own, so that this one's keyring stays as it is.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import unittest
@@ -61,6 +62,19 @@ class TestSlot(unittest.TestCase):
             CheckoutError, f"^{self.state}/slots/0 cannot be used: .*; check state_dir$"
         ):
             take_slot(self.state)
+
+    def test_files_of_an_ordinary_users_slots_are_out_of_everybody_elses_reach(self) -> None:
+        self.state.parent.chmod(0o777)
+        worker = os.fork()
+        if worker == 0:
+            try:
+                if os.geteuid() == 0:
+                    os.setuid(65534)
+                take_slot(self.state)
+            finally:
+                os._exit(0)
+        os.waitpid(worker, 0)
+        self.assertEqual(0o700, stat.S_IMODE((self.state / "slots").stat().st_mode))
 
 
 class TestLeftovers(unittest.TestCase):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import shutil
 import stat
@@ -14,6 +16,10 @@ REMOVE_WITHIN_S = 600.0
 DEEPEST = 200  #: folders within folders that are swept; each takes a descriptor
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_MODE = 0o755
+GET_FLAGS = 0x80086601  #: FS_IOC_GETFLAGS; some processors have another number, and then no answer
+OWNERS_FLAGS = (
+    0x6283C4FF  #: what `chattr` lets an owner set (FS_*_FL), rather than what the kernel sets itself
+)
 
 
 def remove_folder(path: Path) -> None:
@@ -52,20 +58,26 @@ def sweep_folder(path: Path) -> None:
     """Open every folder below to its owner, and remove what git never looks at: `.git`, pipes and sockets.
 
     Nothing may be at work in the folder. Raises OSError or RecursionError for what cannot be swept, and for
-    folders that have what git neither records nor removes: access lists, attributes of users.
+    folders that have what git neither records nor removes: access lists, attributes of users, flags.
     """
+    above = os.open(path.parent, OPEN_FOLDER)
     top = os.open(path, OPEN_FOLDER)
     try:
-        _sweep(top, 0)
+        _sweep(top, 0, _flags(above))
     finally:
         os.close(top)
+        os.close(above)
 
 
-def _sweep(folder: int, depth: int) -> None:
+def _sweep(folder: int, depth: int, inherited: int) -> None:
     if depth > DEEPEST:
         raise RecursionError(f"folders are nested more than {DEEPEST} deep")
     if any(name.startswith(("user.", "system.")) for name in _attributes(folder)):
         raise FileExistsError("folders have attributes that were not theirs")
+    if (
+        _flags(folder) & ~inherited
+    ):  # they pass on to whatever is made there: one of them slows down every write
+        raise FileExistsError("folders have flags that were not theirs")
     below = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -81,7 +93,7 @@ def _sweep(folder: int, depth: int) -> None:
             os.chmod(name, OPEN_MODE, dir_fd=folder)
         descriptor = os.open(name, OPEN_FOLDER, dir_fd=folder)
         try:
-            _sweep(descriptor, depth + 1)
+            _sweep(descriptor, depth + 1, inherited)
         finally:
             os.close(descriptor)
 
@@ -91,6 +103,15 @@ def _attributes(folder: int) -> list[str]:
         return os.listxattr(folder)
     except OSError:
         return []  # a file system without attributes
+
+
+def _flags(folder: int) -> int:
+    flags = array.array("i", [0, 0])
+    try:
+        fcntl.ioctl(folder, GET_FLAGS, flags)
+    except OSError:
+        return 0  # a file system without flags
+    return flags[0] & OWNERS_FLAGS
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[bytes]:

@@ -111,6 +111,10 @@ def take_slot(state_path: Path) -> Slot:
         path = slots / str(number)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if os.geteuid() != 0:
+                # Tests make files of the worker's own user here, such as run in its name whoever starts them.
+                with contextlib.suppress(PermissionError):  # another user's folder
+                    slots.chmod(0o700)
             lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise CheckoutError(f"{path} cannot be used: {error.strerror}; check state_dir") from error

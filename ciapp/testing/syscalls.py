@@ -7,15 +7,17 @@
   semaphores are had up to a size (PostgreSQL takes 56 bytes and up to 20 semaphores), message queues not at
   all. The kernel allows 4,096 segments: 64 MiB.
 - io_uring, which holds files that stand in no process's list.
+- Sockets to the machine that this one is a guest of, and to its other guests (vsock): no network namespace
+  holds them.
 
-Refused calls fail as on a kernel without them (ENOSYS), too large ones as above the kernel's own limit
-(EINVAL), for this program and everything that descends from it.
+Refused calls fail as on a kernel without them (ENOSYS, EAFNOSUPPORT), too large ones as above the kernel's
+own limit (EINVAL), for this program and everything that descends from it.
 """
 
 from __future__ import annotations
 
 import struct
-from errno import EINVAL, ENOSYS
+from errno import EAFNOSUPPORT, EINVAL, ENOSYS
 from functools import cache
 
 import msgspec
@@ -23,7 +25,9 @@ import msgspec
 SEGMENT_BYTES = 16 * 1024
 SEMAPHORES = 32  #: of a set
 IO_URING_SETUP = 425  #: everywhere
+AF_VSOCK = 40
 IPC_SEMGET, IPC_MSGGET, IPC_SHMGET = 2, 13, 23  #: what `ipc` is asked for, by its first argument
+CALL_SOCKET = 1  #: the same of `socketcall`, whose other arguments no filter sees; programs use `socket` then
 
 
 class Calls(msgspec.Struct, frozen=True):
@@ -33,19 +37,21 @@ class Calls(msgspec.Struct, frozen=True):
     semget: int
     msgget: int
     shmget: int
+    socket: int
     ipc: int | None = None  #: one call for all of System V's
+    socketcall: int | None = None  #: one call for all that is done with sockets
     low_first: bool = True  #: which half of an argument comes first
 
 
 #: Architecture as the kernel names it to filters → its calls.
 ARCHITECTURES = {
-    0xC000003E: Calls(248, 64, 68, 29),  # x86_64
-    0x40000003: Calls(286, 393, 399, 395, ipc=117),  # i386, which x86_64 runs as well
-    0xC00000B7: Calls(217, 190, 186, 194),  # aarch64
-    0x40000028: Calls(309, 299, 303, 307),  # arm
-    0xC00000F3: Calls(217, 190, 186, 194),  # riscv64
-    0xC0000015: Calls(269, 393, 399, 395, ipc=117),  # ppc64le
-    0x80000016: Calls(278, 393, 399, 395, ipc=117, low_first=False),  # s390x
+    0xC000003E: Calls(248, 64, 68, 29, 41),  # x86_64
+    0x40000003: Calls(286, 393, 399, 395, 359, ipc=117, socketcall=102),  # i386, which x86_64 runs as well
+    0xC00000B7: Calls(217, 190, 186, 194, 198),  # aarch64
+    0x40000028: Calls(309, 299, 303, 307, 281),  # arm
+    0xC00000F3: Calls(217, 190, 186, 194, 198),  # riscv64
+    0xC0000015: Calls(269, 393, 399, 395, 326, ipc=117, socketcall=102),  # ppc64le
+    0x80000016: Calls(278, 393, 399, 395, 359, ipc=117, socketcall=102, low_first=False),  # s390x
 }
 KEY_CALLS = 3
 X32 = 0x40000000  #: set in the numbers of x86_64's other ABI, whose calls these are too
@@ -73,6 +79,11 @@ def _block(calls: Calls) -> list[bytes]:
     block += _when(IO_URING_SETUP, refuse) + _when(calls.msgget, refuse)
     block += _when(calls.semget, _up_to(SEMAPHORES, 1, calls))
     block += _when(calls.shmget, _up_to(SEGMENT_BYTES, 1, calls))
+    no_vsock = [_do(LOAD, _low_half(0, calls)), *_when(AF_VSOCK, [_do(RETURN, ERROR | EAFNOSUPPORT)])]
+    block += _when(calls.socket, [*no_vsock, _do(RETURN, ALLOW)])
+    if calls.socketcall is not None:
+        asked = [_do(LOAD, _low_half(0, calls)), *_when(CALL_SOCKET, refuse), _do(RETURN, ALLOW)]
+        block += _when(calls.socketcall, asked)
     if calls.ipc is not None:
         asked = [_do(LOAD, _low_half(0, calls)), _do(AND, 0xFFFF), *_when(IPC_MSGGET, refuse)]
         asked += _when(IPC_SEMGET, _up_to(SEMAPHORES, 2, calls))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import hashlib
 import os
 import stat
@@ -166,6 +168,17 @@ def open_interpreter() -> Path | None:
     return None
 
 
+def flags_of(file: bytes) -> list[int]:
+    """What `lsattr` shows of a file, without what the kernel sets itself; empty where there are no flags."""
+    flags = array.array("i", [0, 0])
+    try:
+        with open(file, "rb") as opened:  # noqa: PTH123
+            fcntl.ioctl(opened, 0x80086601, flags)  # FS_IOC_GETFLAGS
+    except OSError:
+        return []
+    return [flags[0] & ~0x81000]  # extents, index
+
+
 def tree_of(path: Path) -> dict[bytes, tuple[object, ...]]:
     """Everything below a folder that a test could tell apart: kinds, modes, owners, contents, attributes.
 
@@ -184,6 +197,8 @@ def tree_of(path: Path) -> dict[bytes, tuple[object, ...]]:
                 with open(file, "rb") as opened:  # noqa: PTH123
                     content = hashlib.sha256(opened.read()).hexdigest()
             attributes = [] if stat.S_ISLNK(facts.st_mode) else sorted(os.listxattr(file))
+            if stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):
+                attributes += map(str, flags_of(file))
             found[os.path.relpath(file, root)] = (
                 facts.st_mode,
                 facts.st_uid,
