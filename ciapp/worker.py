@@ -8,6 +8,7 @@ Out: the worker's row in the ledger, kept fresh; reports that waited on this dis
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -168,6 +169,8 @@ def begin_attendance(sender: Any, **_: Any) -> None:
         node.remember(attendance.started_at)
     _attendance.append(attendance)
     attendance.start()
+    # Celery has no signal for the end of a worker that was told by SIGQUIT to be quick.
+    atexit.register(_end_own_attendance, os.getpid())
 
 
 def _take_up(consumer: Any, environment: str) -> None:
@@ -194,6 +197,11 @@ def end_attendance(**_: Any) -> None:
     """The worker's pool has stopped: sign off."""
     while _attendance:
         _attendance.pop().leave()
+
+
+def _end_own_attendance(main: int) -> None:
+    if os.getpid() == main:
+        end_attendance()
 
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]

@@ -96,6 +96,27 @@ class TestRollingRabbitmqPostgresql(Rolling, RabbitmqPostgresql, unittest.TestCa
     pass
 
 
+class TestQuit(HeldRuns):
+    """SIGQUIT: what is in flight is not finished, but given back."""
+
+    lease_s = 30.0  #: so that its end is no explanation
+
+    def test_it_gives_the_run_back_at_once_also_when_it_comes_right_after_sigterm(self) -> None:
+        held = self.push_held()
+        for attempt, numbers in enumerate([(signal.SIGQUIT,), (signal.SIGTERM, signal.SIGQUIT)], 1):
+            worker = self.start_worker(f"worker{attempt}")
+            name = self.running(held, attempt).worker.partition("#")[0]
+            for number in numbers:
+                worker.send_signal(number)
+            worker.wait(STOPPED_WITHIN_S)
+            self.assertEqual(f"worker {name} was stopped", self.endings(held)[-1])
+            run = self.only_run(held)
+            self.assertEqual((State.QUEUED, 0), (run.state, run.tries))
+        self.start_worker("last")
+        self.let_go(self.running(held, 3))
+        assert_one_right_report_each(self, self.ci, [held])
+
+
 #: Stands for a command of the hook: tells that it was reached, and goes no further.
 HANGING = """#!/bin/sh
 touch FOLDER/reached
