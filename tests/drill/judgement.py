@@ -27,6 +27,9 @@ from tests.drill.pushing import PushSample
 from tests.drill.stage import Stage
 
 PUSH_COSTS_AT_MOST_S = 1.0
+#: How long a push takes with the hook by what it takes without: 27 ms by 17, when the hook was made. So it
+#: is what a hook that does as much takes on a machine so loaded, however long this one took.
+HOOK_SHARE = 1.6
 NEIGHBOURS_S = 10.0  #: twins of pushes so near say how loaded the machine was
 OLD_S = 2 * 3600.0
 UNFINISHED = (".lock", ".new", ".old", ".part", ".draft")
@@ -127,7 +130,7 @@ def judge_pushes(samples: list[PushSample]) -> list[str]:
     violations = [f"the push after {one.at_s:.1f} s failed: {one.error}" for one in samples if one.error]
     for one in samples:
         usual_s = max(other.twin_s for other in samples if abs(other.at_s - one.at_s) <= NEIGHBOURS_S)
-        if one.took_s > usual_s + PUSH_COSTS_AT_MOST_S:
+        if one.took_s > HOOK_SHARE * usual_s + PUSH_COSTS_AT_MOST_S:
             took = f"took {one.took_s:.2f} s, without a hook at most {usual_s:.2f} s"
             violations.append(f"the push after {one.at_s:.1f} s {took}")
     return violations
@@ -183,9 +186,9 @@ def survivors(servers: set[int]) -> list[tuple[int, str]]:
 
 
 def _leftovers(folder: Path) -> Iterator[Path]:
-    """Locks of git's, and what was not whole when its maker died."""
+    """Locks of git's, and what was not whole when its maker died; not files that are locked and stay."""
     for file in folder.rglob("*"):
-        is_ours = file.name == "dispatcher.lock" or file.parent.name in ("mirrors", "broker")
+        is_ours = file.name == "dispatcher.lock" or file.parent.name in ("mirrors", "broker", "workers")
         if (file.suffix in UNFINISHED and not is_ours) or file.name.startswith(("tmp_", ".tmp-", "gc.pid")):
             yield file
 
