@@ -7,6 +7,7 @@ import signal
 import unittest
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy import update
 
 from ciapp.results import schema
@@ -62,6 +63,7 @@ class TestEmbedded(Poison, HeldRuns):
     pass
 
 
+@pytest.mark.slow
 class TestRabbitmq(Poison, HeldRuns):
     """The broker delivers the message of a dead worker again: to no effect."""
 

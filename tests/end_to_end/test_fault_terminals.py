@@ -7,6 +7,8 @@ import time
 import unittest
 from dataclasses import dataclass
 
+import pytest
+
 from ciapp.results.attempts import list_attempts
 from ciapp.results.report import State, Status
 from ciapp.results.runs import Run
@@ -29,7 +31,7 @@ class End:
     is_active: bool  #: whether it is to be tested, by what they said
 
 
-class TestEmbedded(HeldRuns):
+class Terminals(HeldRuns):
     lease_s = 30.0
 
     def push_held_commits(self, number: int) -> list[str]:
@@ -86,7 +88,7 @@ class TestEmbedded(HeldRuns):
 
         eventually(are_finished, f"all runs finish: {self.ci.logs()}")
 
-    def test_whoever_is_first_a_run_has_one_end_that_all_agree_on(self) -> None:
+    def race_at_every_state(self) -> None:
         worker = self.start_worker()
         finished = self.ci.push_commit(self.clone, {"tests/test_a.py": PASSING})
         self.ci.report(finished)
@@ -124,9 +126,18 @@ class TestEmbedded(HeldRuns):
         assert_nothing_is_left(self.ci)
 
 
-class TestRabbitmqPostgresql(RabbitmqPostgresql, TestEmbedded):
+@pytest.mark.slow
+class TestEmbedded(Terminals):
+    def test_whoever_is_first_a_run_has_one_end_that_all_agree_on(self) -> None:
+        self.race_at_every_state()
+
+
+class TestRabbitmqPostgresql(RabbitmqPostgresql, Terminals):
     def new_installation(self, *settings: str) -> Installation:
         return self.install(*settings)
+
+    def test_whoever_is_first_a_run_has_one_end_that_all_agree_on(self) -> None:
+        self.race_at_every_state()
 
 
 if __name__ == "__main__":
