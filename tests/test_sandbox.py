@@ -17,6 +17,7 @@ from ciapp.errors import SandboxError
 from ciapp.settings import Limits
 from ciapp.testing import bubblewrap
 from ciapp.testing import sandbox as sandbox_module
+from ciapp.testing.processes import list_tree
 from ciapp.testing.sandbox import SandboxSetting, describe_level, find_level, open_sandbox, sandbox_level
 from ciapp.testing.slot import take_slot
 from tests.support.git_repositories import new_folder
@@ -561,6 +562,12 @@ class TestBubblewrap(TestWeakLevel):
         with self.assertRaisesRegex(SandboxError, "^a sandbox was ended by SIGKILL from outside; "):
             process.wait(10.0)
         process.kill()
+
+    def test_no_process_that_tests_could_make_call_for_them_is_without_the_filter(self) -> None:
+        # An ordinary user's reaper can be traced by the tests; root's cannot.
+        process = self.start_and_wait_for_line("import time; print('up', flush=True); time.sleep(60)")
+        for pid in list_tree(process._reaper)[1 if ROOT else 0 :]:
+            self.assertIn("Seccomp:\t2\n", Path(f"/proc/{pid}/status").read_text())
 
     def test_terminals_can_be_made(self) -> None:
         self.run_script("import pty; pty.openpty()")
