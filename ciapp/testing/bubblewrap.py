@@ -14,7 +14,7 @@ be called from a thread that lives as long as the program, best the main thread.
 by bit: a worker that is killed meanwhile leaves a part of it waiting for ever, at the gate or for a part that
 is dead, with no code of the commit running. All parts carry the name of the slot's holder, by which the
 slot's sweeper finds and ends them. An ordinary user's reaper is the equal of the tests, which may trace it,
-untie it and rename it: so the sweeper is told its number as well, and system calls are filtered for it too.
+untie it and rename it: so the sweeper is told its number as well.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from ciapp.testing.launch import (
     MIB,
     Shown,
     check_readable,
-    is_setuid,
     kernel_limits,
     killed_from_outside,
     memory_file,
@@ -52,7 +51,7 @@ from ciapp.testing.mounts import binds, etc_mounts, folders, resolver, system_mo
 from ciapp.testing.processes import list_children, pid_inside, send_signal
 from ciapp.testing.slot import Identity
 from ciapp.testing.stragglers import Stragglers
-from ciapp.testing.syscalls import filter_calls, refuse_calls
+from ciapp.testing.syscalls import refuse_calls
 from ciapp.testing.usage import Usage
 
 HOME = "/home/ciapp"
@@ -130,7 +129,6 @@ class Bubblewrap:
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=(*pass_fds, status_end, gate, arguments, refused),
-                before=None if self._identity.is_own or is_setuid(bubblewrap_program()) else filter_calls(),
             )
         except BaseException:
             os.close(gate)

@@ -10,10 +10,9 @@ import os
 import resource
 import select
 import signal
-import stat
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -105,12 +104,8 @@ def spawn(
     stderr: int,
     pass_fds: Sequence[int],
     stdin: int = subprocess.DEVNULL,
-    before: Callable[[], None] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program of ours that starts the commit's. Raises SandboxError when it cannot be had.
-
-    `before` is called in the new process before it becomes the program; few things are safe there.
-    """
+    """Start a program of ours that starts the commit's. Raises SandboxError when it cannot be had."""
     try:
         with _default_signals():
             return subprocess.Popen(
@@ -125,15 +120,9 @@ def spawn(
                 # Ctrl-C is for whoever started the tests, who then ends them; it must not hit them beside.
                 start_new_session=True,
                 umask=0o022,
-                preexec_fn=before,
             )
     except OSError as error:
         raise SandboxError(f"{program} cannot be started: {error.strerror}; see `ciapp doctor`") from error
-
-
-def is_setuid(program: str) -> bool:
-    """Whether a program has to gain privileges, which a process that filters its calls gives up."""
-    return bool(Path(program).stat().st_mode & stat.S_ISUID)
 
 
 def wait_for(process: subprocess.Popen[bytes], timeout_s: float) -> None:

@@ -16,9 +16,7 @@ own limit (EINVAL), for this program and everything that descends from it.
 
 from __future__ import annotations
 
-import ctypes
 import struct
-from collections.abc import Callable
 from errno import EAFNOSUPPORT, EINVAL, ENOSYS
 from functools import cache
 
@@ -62,13 +60,6 @@ LOAD, AND, RETURN = 0x20, 0x54, 0x06  #: codes of instructions
 EQUAL, ABOVE, AT_LEAST = 0x15, 0x25, 0x35
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  #: where a call's facts stand
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
-NO_NEW_PRIVILEGES, SECCOMP, FILTER = 38, 22, 2  #: of prctl
-
-
-class _Program(ctypes.Structure):
-    """The filter as a process hands it to the kernel."""
-
-    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
 @cache
@@ -79,19 +70,6 @@ def refuse_calls() -> bytes:
         block = _block(calls)
         program += [_do(EQUAL, architecture, no=len(block)), *block]
     return b"".join([*program, _do(RETURN, ALLOW)])
-
-
-def filter_calls() -> Callable[[], None]:
-    """What a process does to filter itself and all that it becomes; to be made before it is forked."""
-    instructions = refuse_calls()
-    program = _Program(len(instructions) // 8, instructions)
-    prctl = ctypes.CDLL(None).prctl
-
-    def install() -> None:
-        prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-        prctl(SECCOMP, FILTER, ctypes.byref(program), 0, 0)
-
-    return install
 
 
 def _block(calls: Calls) -> list[bytes]:
