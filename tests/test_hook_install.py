@@ -143,6 +143,17 @@ class TestInstall(InstallTest):
             self.push("main:refs/ciapp/x")
         self.assertIn("refs/ciapp", self.tree.git("ls-remote", "origin"))
 
+    def test_removing_it_takes_our_refs_along(self) -> None:
+        self.install()
+        self.pushed()
+        before = git(self.bare, "show-ref")
+        for name in ("push/1/0", "push/1/1", "found/2/0"):
+            git(self.bare, "update-ref", f"refs/ciapp/{name}", "main")
+
+        remove_hook(self.bare)
+
+        self.assertEqual(before, git(self.bare, "show-ref"))
+
     def test_installing_again_changes_nothing(self) -> None:
         self.write_hook(self.bare / "hooks" / "post-receive")
         self.install()

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from ciapp.errors import CiError, UsageError
-from ciapp.git import find_git_dir
+from ciapp.git import Repository, find_git_dir
 from ciapp.intake.hook_settings import (
     HOOKS_PATH,
     OTHER_HOOKS,
@@ -32,6 +32,7 @@ from ciapp.intake.hook_settings import (
     set_setting,
     setting,
 )
+from ciapp.intake.pins import drop_all_pins
 from ciapp.intake.push import OWN_REFS
 from ciapp.intake.spool import read_records, spool_folder
 from ciapp.settings import NAME_PATTERN
@@ -92,6 +93,8 @@ def remove_hook(path: Path) -> list[str]:
     if note is None:
         raise UsageError(f"{git_dir} has no hook of ciapp; there is nothing to remove")
     unread = len(read_records(git_dir))
+    # Nobody lets go of them later, and what hides them from pushers goes with the hook.
+    drop_all_pins(Repository(git_dir))
     try:
         restored = _undo(git_dir, note)
         shutil.rmtree(git_dir / "ciapp")

@@ -47,6 +47,11 @@ def drop_pins(git: Repository, record: str) -> None:
     _drop(git, *{_prefix(record), _prefix(record).replace(FOUND, PUSHED)})
 
 
+def drop_all_pins(git: Repository) -> None:
+    """Let go of everything that ciapp ever pinned."""
+    _drop(git, OWN_REFS)
+
+
 class Orphans:
     """The pins of a repository that no push accounts for."""
 
