@@ -8,13 +8,13 @@ import sqlite3
 import time
 import unittest
 
-import pytest
 from sqlalchemy import text
 
 from ciapp.errors import LedgerError
 from ciapp.results.attempts import REPORTED
 from ciapp.results.database import Database
 from ciapp.results.migrations import upgrade
+from ciapp.results.runs import Run
 from ciapp.results.schema import HEAD_REVISION
 from ciapp.results.workers import list_workers
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
@@ -24,9 +24,7 @@ from tests.support.ledgers import fresh_postgresql_url
 from tests.support.proxy import SlammingProxy
 from tests.support.servers import PrivatePostgreSQL
 
-LOCKED_S = 4.0
-
-pytestmark = pytest.mark.slow
+LOCKED_S = 2.5  #: two beats and more
 
 
 class DatabaseTest(HeldRuns):
@@ -53,6 +51,7 @@ class TestSqlite(DatabaseTest):
         run = self.running(held)
         with sqlite3.connect(self.ci.folder / "state" / "ledger.sqlite3", isolation_level=None) as other:
             other.execute("BEGIN IMMEDIATE")
+            run = self.only_run(held)
             pushed = self.push()
             self.let_go(run)
             time.sleep(LOCKED_S)  # the fault lasts so long
@@ -67,31 +66,36 @@ class TestPostgresql(DatabaseTest):
         self.server = PrivatePostgreSQL(self)
         return Installation(self, *settings, database=self.server.url)
 
-    def test_a_backend_killed_in_its_transaction_takes_only_that_along(self) -> None:
+    def test_neither_a_migration_that_locks_its_tables_nor_a_backend_that_is_killed_costs_a_run(self) -> None:
         worker = self.start_worker()
-        held = self.push_held()
-        run = self.running(held)
-        with self.assertRaises(LedgerError), self.ci.database.write() as connection:
-            backend = connection.scalar(text("SELECT pg_backend_pid()"))
-            connection.execute(text("DELETE FROM attempts"))
-            os.kill(backend, signal.SIGKILL)  # PostgreSQL ends all its connections, and recovers
-            connection.execute(text("SELECT 1"))
-        eventually(self.server.is_ready, "it has recovered")
-        pushed = self.push()
-        self.let_go(run)
-        self.assert_tested_once([held, *pushed])
+        pushed = []
+        for fault in (self.lock_tables, self.kill_backend):
+            held = self.push_held()
+            run = self.running(held)
+            pushed += [held, *fault(run)]
+        self.assert_tested_once(pushed)
         self.assertIsNone(worker.poll())
 
-    def test_a_migration_that_locks_its_tables_keeps_a_run_waiting_and_no_more(self) -> None:
-        self.start_worker()
-        held = self.push_held()
-        run = self.running(held)
+    def lock_tables(self, run: Run) -> list[str]:
+        """As a migration does, while a run finishes and a push comes."""
         with self.ci.database.write() as connection:
             connection.execute(text("ALTER TABLE runs ADD COLUMN later integer"))
             pushed = self.push()
             self.let_go(run)
-            time.sleep(LOCKED_S)
-        self.assert_tested_once([held, *pushed])
+            time.sleep(LOCKED_S)  # the fault lasts so long
+        return pushed
+
+    def kill_backend(self, run: Run) -> list[str]:
+        """kill -9 in a transaction: PostgreSQL ends all its connections, and recovers."""
+        with self.assertRaises(LedgerError), self.ci.database.write() as connection:
+            backend = connection.scalar(text("SELECT pg_backend_pid()"))
+            connection.execute(text("DELETE FROM attempts"))
+            os.kill(backend, signal.SIGKILL)
+            connection.execute(text("SELECT 1"))
+        eventually(self.server.is_ready, "it has recovered")
+        pushed = self.push()
+        self.let_go(run)
+        return pushed
 
 
 class TestLostAnswers(DatabaseTest):
@@ -105,34 +109,27 @@ class TestLostAnswers(DatabaseTest):
         self.port = server.port
         return self.direct
 
-    def start_worker_behind(self, word: bytes, until: bytes = b"COMMIT") -> SlammingProxy:
-        """A worker whose connection is cut once, after the transaction that has this word."""
-        proxy = SlammingProxy(self, self.port, word, until)
+    def start_worker_behind(self, proxy: SlammingProxy) -> None:
         url = self.ci.config.read_text().split('database_url = "')[1].split('"')[0]
         variables = {"CIAPP_DATABASE_URL": url.replace(str(self.port), str(proxy.port))}
         self.ci.start("worker", "--concurrency=1", **variables)
-        return proxy
 
-    def test_after_a_claim_the_worker_learns_that_it_holds_the_run(self) -> None:
-        proxy = self.start_worker_behind(b"INSERT INTO attempts")
+    def push_and_slam(self, proxy: SlammingProxy, word: bytes, until: bytes = b"COMMIT") -> list[str]:
+        """Push; the worker's connection is cut once, after the transaction that has this word."""
+        proxy.arm(word, until)
         pushed = self.push()
-        self.assert_tested_once(pushed)
-        self.assertTrue(proxy.has_slammed.is_set())
+        self.ci.report(pushed[0])
+        self.assertTrue(proxy.has_slammed.is_set(), word)
+        return pushed
 
-    def test_after_a_report_the_worker_sends_it_again_and_it_counts_once(self) -> None:
-        proxy = self.start_worker_behind(b"INSERT INTO reports")
-        pushed = self.push()
+    def test_a_worker_asks_again_what_became_of_its_claim_its_question_and_its_report(self) -> None:
+        proxy = SlammingProxy(self, self.port)
+        self.start_worker_behind(proxy)
+        pushed = self.push_and_slam(proxy, b"INSERT INTO attempts")
+        # Before it tests, it asks which tests the commit's parent had.
+        pushed += self.push_and_slam(proxy, b"SELECT reports.document", until=b"")
+        pushed += self.push_and_slam(proxy, b"INSERT INTO reports")
         self.assert_tested_once(pushed)
-        self.assertTrue(proxy.has_slammed.is_set())
-
-    def test_a_question_between_claim_and_tests_is_asked_again(self) -> None:
-        proxy = self.start_worker_behind(b"SELECT reports.document", until=b"")
-        [parent] = self.push()
-        self.ci.report(parent)
-        self.assertFalse(proxy.has_slammed.is_set())
-        pushed = self.push()  # the worker asks which tests its parent had
-        self.assert_tested_once([parent, *pushed])
-        self.assertTrue(proxy.has_slammed.is_set())
 
 
 class TestMigration(unittest.TestCase):

@@ -1,6 +1,7 @@
 """Git host, workers, broker and database on hosts of their own, and cuts between each two of them.
 
 A cut is silent and lasts longer than a lease: nobody can tell whether the other is slow, gone, or at work.
+Some come two at once, between hosts that have nothing to do with each other.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import subprocess
 import sys
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
-import pytest
 from sqlalchemy import text
 
 from ciapp.results.attempts import REPORTED, Attempt
@@ -23,14 +25,12 @@ from tests.support.ledgers import add_repository
 from tests.support.network import Host, Network
 from tests.support.servers import PrivatePostgreSQL, PrivateRabbitMQ, PrivateRedis
 
-pytestmark = pytest.mark.slow
-
 LEASE_S = 2.0
 CUT_S = 1.75 * LEASE_S
 WORKERS = 3
 #: Runs for long enough to be in the middle of something when a cut comes.
 TEST = PASSING.replace("import unittest", "import time\nimport unittest").replace(
-    "pass\n", "time.sleep(0.5)\n"
+    "pass\n", "time.sleep(1.0)\n"
 )
 
 
@@ -73,8 +73,10 @@ class Cuts:
     def setUp(self) -> None:
         self.network = Network(self)
         self.broker_host, self.database_host = self.network.add_host("broker"), self.network.add_host("db")
-        self.server = PrivatePostgreSQL(self, self.database_host)
-        self.broker = self.new_broker(self.broker_host)
+        with ThreadPoolExecutor() as pool:  # each takes seconds to start
+            server = pool.submit(PrivatePostgreSQL, self, self.database_host)
+            broker = pool.submit(self.new_broker, self.broker_host)
+        self.server, self.broker = server.result(), broker.result()
         self.ci = HostedInstallation(self, self.network, self.server, self.broker.url)
         self.git_host = self.ci.git_host
         self.clone = self.ci.make_repository()
@@ -99,11 +101,13 @@ class Cuts:
                     return self.workers[int(run.worker.partition("@worker")[2].partition("#")[0])]
         return None
 
-    def push_and_cut(self, other: Host, one: Host | None = None) -> list[str]:
-        """Push, cut a host off from another while a test runs, push again, and heal; `one` is who tests."""
+    def push_and_cut(self, *cuts: tuple[Host | None, Host]) -> list[str]:
+        """Push, cut hosts off from each other while a test runs, push again, and heal; None is who tests."""
         before = self.push(WORKERS)
         tester = eventually(lambda: self.one_that_tests(before), "a commit is tested")
-        with self.network.cut(one or tester, other):
+        with ExitStack() as stack:
+            for one, other in cuts:
+                stack.enter_context(self.network.cut(one or tester, other))
             after = self.push(1)
             time.sleep(CUT_S)  # the fault lasts so long, whatever happens meanwhile
         return [*before, *after]
@@ -122,25 +126,29 @@ class TestRabbitmq(Cuts, unittest.TestCase):
         return PrivateRabbitMQ(self, host)
 
     def test_a_cut_between_each_two_hosts_loses_and_doubles_nothing(self) -> None:
-        commits = self.push_and_cut(self.broker_host, self.git_host)
-        commits += self.push_and_cut(self.database_host, self.git_host)
-        commits += self.push_and_cut(self.git_host)
-        commits += self.push_and_cut(self.broker_host)
-        cut_off = self.push_and_cut(self.database_host)
+        commits = self.push_and_cut((None, self.broker_host), (self.database_host, self.git_host))
+        commits += self.push_and_cut((None, self.git_host))
+        cut_off = self.push_and_cut((None, self.database_host), (self.broker_host, self.git_host))
         attempts = self.assert_all_well([*commits, *cut_off])
         lost = [one for each in attempts[-len(cut_off) :] for one in each if one.ending != REPORTED]
         self.assertRegex(lost[0].ending, r"^worker celery@worker\d#0 was silent for 2 s$")
 
 
 class TestRedis(Cuts, unittest.TestCase):
-    """What differs with another broker: the cuts from it."""
+    """What differs with another broker: the cuts from it. Meanwhile a host is cut off that holds a row."""
 
     def new_broker(self, host: Host) -> PrivateRedis:
         return PrivateRedis(self, host)
 
-    def test_a_cut_from_the_broker_loses_and_doubles_nothing(self) -> None:
-        commits = self.push_and_cut(self.broker_host, self.git_host)
-        commits += self.push_and_cut(self.broker_host)
+    def test_a_cut_from_the_broker_loses_nothing_and_one_from_the_database_holds_nothing_up(self) -> None:
+        other = self.network.add_host("other")
+        hold(self, self.ci.database, self.server.url, other)
+        with self.network.cut(other, self.database_host), ThreadPoolExecutor() as pool:
+            waited = pool.submit(wait_for_row, self.ci.database)
+            commits = self.push_and_cut((None, self.broker_host))
+            commits += self.push_and_cut((self.broker_host, self.git_host))
+            self.assertLess(waited.result(), LET_GO_WITHIN_S)
+            self.assertGreater(waited.result(), CUT_S)  # it was held, and by nobody who could let go
         self.assert_all_well(commits)
 
 
@@ -150,35 +158,32 @@ import sys, time
 from sqlalchemy import text
 from ciapp.results.database import Database
 with Database(sys.argv[1]).write() as connection:
-    connection.execute(text("UPDATE repositories SET host = 'elsewhere'"))
+    connection.execute(text("UPDATE repositories SET host = 'elsewhere' WHERE name = 'other'"))
     print("held", flush=True)
     time.sleep(600)
 """
 LET_GO_WITHIN_S = 25.0  #: of a row whose holder was cut off; by PostgreSQL's own settings it is two hours
 
 
-class TestVanishedHolder(unittest.TestCase):
-    def test_what_a_host_had_locked_that_was_cut_off_is_free_again_soon(self) -> None:
-        network = Network(self)
-        worker_host, database_host = network.add_host("worker"), network.add_host("db")
-        server = PrivatePostgreSQL(self, database_host)
-        database = Database(server.local_url)
-        self.addCleanup(database.close)
-        database.migrate()
-        add_repository(database)
-        url = server.url.replace("postgresql://", "postgresql+psycopg://")
-        command = [*worker_host.prefix, sys.executable, "-c", HOLDER, url]
-        holder = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=CODE)
-        assert holder.stdout is not None
-        self.addCleanup(holder.stdout.close)
-        self.addCleanup(holder.wait)
-        self.addCleanup(holder.kill)
-        self.assertEqual(b"held\n", holder.stdout.readline())
-        with network.cut(worker_host, database_host):
-            started = time.monotonic()
-            with database.write() as connection:
-                connection.execute(text("UPDATE repositories SET host = 'here'"))
-            self.assertLess(time.monotonic() - started, LET_GO_WITHIN_S)
+def hold(test: unittest.TestCase, database: Database, url: str, host: Host) -> None:
+    """Let a process on a host hold the row of a repository that nobody pushes to."""
+    add_repository(database, "other")
+    url = url.replace("postgresql://", "postgresql+psycopg://")
+    command = [*host.prefix, sys.executable, "-c", HOLDER, url]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=CODE)
+    assert holder.stdout is not None
+    test.addCleanup(holder.stdout.close)
+    test.addCleanup(holder.wait)
+    test.addCleanup(holder.kill)
+    test.assertEqual(b"held\n", holder.stdout.readline())
+
+
+def wait_for_row(database: Database) -> float:
+    """Change the row that is held; how many seconds that took."""
+    started_s = time.monotonic()
+    with database.write() as connection:
+        connection.execute(text("UPDATE repositories SET host = 'here' WHERE name = 'other'"))
+    return time.monotonic() - started_s
 
 
 if __name__ == "__main__":

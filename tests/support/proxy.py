@@ -11,20 +11,22 @@ CHUNK = 65536
 
 
 class SlammingProxy:
-    """Forwards connections, and cuts the first whose transaction had the word, once that is committed.
+    """Forwards connections; once armed, it cuts the first that says the word, and no other."""
 
-    `until` is what it is to go on to instead; empty: it is cut at the word.
-    """
-
-    def __init__(self, test: unittest.TestCase, port: int, word: bytes, until: bytes = b"COMMIT") -> None:
+    def __init__(self, test: unittest.TestCase, port: int) -> None:
         self.has_slammed = threading.Event()
+        self.has_slammed.set()
         self._target = port
-        self._word = word
-        self._until = until
+        self._word = self._until = b""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         test.addCleanup(self._listener.close)
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def arm(self, word: bytes, until: bytes = b"COMMIT") -> None:
+        """Cut once the transaction that has the word is committed; with an empty `until`, at the word."""
+        self._word, self._until = word, until
+        self.has_slammed.clear()
 
     def _accept(self) -> None:
         while True:
@@ -44,8 +46,8 @@ class SlammingProxy:
     def _forward(self, client: socket.socket, server: socket.socket, armed: threading.Event) -> None:
         spoke = False
         for data in _read(client):
-            spoke = spoke or self._word in data
-            if spoke and self._until in data and not self.has_slammed.is_set():
+            spoke = not self.has_slammed.is_set() and (spoke or self._word in data)
+            if spoke and self._until in data:
                 armed.set()
             server.sendall(data)
         _close(server)
