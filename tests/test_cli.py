@@ -220,7 +220,8 @@ class Pushed(CommandLine):
         self.dispatcher.step()
         return commit
 
-    def add_worker(self) -> None:
+    def add_worker(self, *environments: str) -> None:
+        """A worker that takes runs of these environments; of the default one if none are given."""
         now = datetime.now(UTC)
         worker = Worker(
             name="celery@here",
@@ -228,6 +229,7 @@ class Pushed(CommandLine):
             slots=2,
             sandbox="limits",
             python="3.11.7",
+            environments=environments or ("default",),
             started_at=now,
             seen_at=now,
         )

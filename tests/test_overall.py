@@ -20,7 +20,6 @@ from ciapp.results.report import Findings, Outcome, State, Status
 from ciapp.results.report import TestResult as Result
 from ciapp.results.runs import Run, beat_run, claim_run, find_runs
 from ciapp.results.store import make_report, save_report
-from ciapp.results.workers import Worker, worker_is_here
 from tests.test_cli import GREEN, RED, Pushed
 
 RUN = Run(
@@ -141,17 +140,7 @@ class TestCommands(Pushed):
 
     def setUp(self) -> None:
         super().setUp()
-        worker = Worker(
-            name="celery@here",
-            host="here",
-            slots=1,
-            sandbox="limits",
-            python="3.11.7",
-            environments=("default", "python3.10"),
-            started_at=datetime.now(UTC),
-            seen_at=datetime.now(UTC),
-        )
-        worker_is_here(self.database, worker)
+        self.add_worker("default", "python3.10")
         self.commit = self.tree.commit("Two", {".ciapp.toml": 'python = ["3.10", "3.13"]'})
         self.short = self.commit[:12]
         self.tree.push("main")
