@@ -28,10 +28,9 @@ from tests.support.servers import PrivatePostgreSQL, PrivateRabbitMQ, PrivateRed
 LEASE_S = 2.0
 CUT_S = 1.75 * LEASE_S
 WORKERS = 3
-#: Runs for long enough to be in the middle of something when a cut comes.
-TEST = PASSING.replace("import unittest", "import time\nimport unittest").replace(
-    "pass\n", "time.sleep(1.0)\n"
-)
+TEST = PASSING.replace("import unittest", "import time\nimport unittest")
+TESTS_S = 1.0  #: long enough to be in the middle of something when a cut comes, mostly
+CUT_OFF_TESTS_S = 4.0  #: long enough to be in the middle of the tests, on a machine that does much else
 
 
 class HostedInstallation(Installation):
@@ -87,9 +86,10 @@ class Cuts:
             self.ci.start_worker(f"worker{number}", host)
         eventually(lambda: len(list_workers(self.ci.database)) == WORKERS, f"workers: {self.ci.logs()}")
 
-    def push(self, number: int) -> list[str]:
-        """Push so many commits at once."""
-        commits = [self.ci.commit(self.clone, {"tests/test_a.py": TEST}, f"{n}") for n in range(number)]
+    def push(self, number: int, tests_s: float = TESTS_S) -> list[str]:
+        """Push so many commits at once, whose tests take so long."""
+        files = {"tests/test_a.py": TEST.replace("pass\n", f"time.sleep({tests_s})\n")}
+        commits = [self.ci.commit(self.clone, files, f"{n}") for n in range(number)]
         self.ci.push(self.clone)
         return commits
 
@@ -101,9 +101,9 @@ class Cuts:
                     return self.workers[int(run.worker.partition("@worker")[2].partition("#")[0])]
         return None
 
-    def push_and_cut(self, *cuts: tuple[Host | None, Host]) -> list[str]:
+    def push_and_cut(self, *cuts: tuple[Host | None, Host], tests_s: float = TESTS_S) -> list[str]:
         """Push, cut hosts off from each other while a test runs, push again, and heal; None is who tests."""
-        before = self.push(WORKERS)
+        before = self.push(WORKERS, tests_s)
         tester = eventually(lambda: self.one_that_tests(before), "a commit is tested")
         with ExitStack() as stack:
             for one, other in cuts:
@@ -128,7 +128,8 @@ class TestRabbitmq(Cuts, unittest.TestCase):
     def test_a_cut_between_each_two_hosts_loses_and_doubles_nothing(self) -> None:
         commits = self.push_and_cut((None, self.broker_host), (self.database_host, self.git_host))
         commits += self.push_and_cut((None, self.git_host))
-        cut_off = self.push_and_cut((None, self.database_host), (self.broker_host, self.git_host))
+        cuts = ((None, self.database_host), (self.broker_host, self.git_host))
+        cut_off = self.push_and_cut(*cuts, tests_s=CUT_OFF_TESTS_S)
         attempts = self.assert_all_well([*commits, *cut_off])
         lost = [one for each in attempts[-len(cut_off) :] for one in each if one.ending != REPORTED]
         self.assertRegex(lost[0].ending, r"^worker celery@worker\d#0 was silent for 2 s$")
