@@ -31,7 +31,8 @@ class Holdings:
     def __init__(self, leader: int, tree: Sequence[int]) -> None:
         """`leader` has the user namespace and the mounts that the run was given."""
         self.sizes: dict[File, int] = {}  #: bytes on disk or in memory
-        self.in_flight = 0  #: descriptors in messages, which may be of files that nobody else holds
+        self._extents: dict[File, int] = {}  #: how much is mapped of files whose size is not to be had
+        self._in_flight = 0  #: descriptors in messages, which may be of files that nobody else holds
         self.has_own_mounts = False  #: whether there may be file systems that only the run sees
         self._sockets: dict[int, int] = {}
         self._mounts = _mounts(leader)
@@ -44,9 +45,9 @@ class Holdings:
             for task in _names(f"/proc/{pid}/task"):
                 self._look_at_descriptors(f"/proc/{pid}/task/{task}")
             if time.monotonic() > self._until_s:
-                self.in_flight, self.has_own_mounts = sys.maxsize, True
+                self._in_flight, self.has_own_mounts = sys.maxsize, True
                 return
-        self.in_flight = sum(self._sockets.values())
+        self._in_flight = sum(self._sockets.values())
 
     def on(self, devices: frozenset[int]) -> int:
         """Bytes of those that stand on some devices."""
@@ -55,6 +56,15 @@ class Holdings:
     def besides(self, devices: frozenset[int]) -> int:
         """Bytes of those that stand anywhere else."""
         return sum(self.sizes.values()) - self.on(devices)
+
+    def hidden(self, file_bytes: int, devices: frozenset[int], *, besides: bool = False) -> int:
+        """Bytes that there may be more on some devices, or besides them, at most.
+
+        No file is larger than `file_bytes`.
+        """
+        unsure = self._extents.keys() - self.sizes.keys()
+        extents = sum(self._extents[file] for file in unsure if (file[0] in devices) is not besides)
+        return extents + self._in_flight * file_bytes
 
     def _look_at_descriptors(self, task: str) -> None:
         for link in ("cwd", "root"):
@@ -87,8 +97,8 @@ class Holdings:
             except OSError:
                 # Only root may look: others know how much of it is mapped.
                 begin, _, end = span.partition("-")
-                size = start + int(end, 16) - int(begin, 16)
-                self.sizes[file] = max(size, self.sizes.get(file, 0))
+                extent = start + int(end, 16) - int(begin, 16)
+                self._extents[file] = max(extent, self._extents.get(file, 0))
             else:
                 self.sizes[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
 

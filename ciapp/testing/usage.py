@@ -81,8 +81,9 @@ class Usage:
             return files + mapped
         # Files without a name are memory that no process has to map, and mapped ones count twice in the sums.
         held = Holdings(leader, tree)
-        files += held.besides(self._devices.union(*map(_device, own)))
-        files += min(grown, held.in_flight * self._limits.file_mib * MIB)
+        counted = self._devices.union(*map(_device, own))
+        files += held.besides(counted)
+        files += min(grown, held.hidden(self._limits.file_mib * MIB, counted, besides=True))
         if held.has_own_mounts:
             files = max(files, grown)
         if files + mapped <= limit:
@@ -113,7 +114,7 @@ class Usage:
         self._walk_took_s += time.monotonic() - now
         self._walk_at = now + max(WALK_EVERY_S, self._walk_took_s / WALK_SHARE)
         held = Holdings(leader, tree)
-        hidden = min(self._written(), held.in_flight * self._limits.file_mib * MIB)
+        hidden = min(self._written(), held.hidden(self._limits.file_mib * MIB, self._devices))
         return self._walked + held.on(self._devices) + hidden
 
     def _count(self) -> Iterator[int]:
