@@ -9,6 +9,7 @@ everything by which Celery would run a task again on its own is off, and redeliv
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import Any
 
@@ -96,6 +97,13 @@ def make_app(settings: Settings) -> Celery:
         event_queue_expires=300.0,
     )
     return app
+
+
+def run_program(words: list[str]) -> int:
+    """Run a command of Celery's program; its exit code, which `app.start` keeps to itself."""
+    celery = importlib.import_module("celery.bin.celery").celery  # only those who run it pay for it
+    celery.params[0].default = app
+    return int(celery.main(args=words, standalone_mode=False) or 0)
 
 
 # Celery warns of workers that run as root because of pickles, which nothing here accepts.

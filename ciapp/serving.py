@@ -8,6 +8,7 @@ import sys
 import click
 
 from ciapp.context import Context, pass_context
+from ciapp.errors import CiError
 
 
 @click.command()
@@ -43,10 +44,11 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 def worker(context: Context, arguments: tuple[str, ...]) -> None:
     """Test commits: a Celery worker, with Celery's own options."""
     context.ledger().close()
-    from ciapp.celery import app
+    from ciapp.celery import run_program
 
     options = ["--loglevel=info", "--without-mingle", "--without-gossip"]
-    app.start(["--quiet", "worker", *options, *arguments])
+    if run_program(["--quiet", "worker", *options, *arguments]):
+        sys.exit(CiError.exit_code)  # it has said why
 
 
 @click.command(context_settings=PASS_ON)

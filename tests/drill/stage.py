@@ -45,7 +45,7 @@ SETTINGS = (
 DISK_MIB = 512
 RESTART_AFTER_S = 0.3
 LOOK_EVERY_S = 0.1
-AWAY_STATUS = 3  #: a service that starts while the database is away says so, and ends
+AWAY_STATUS = 3  #: a service that starts while the database is away or its disk full says so, and ends
 REPOSITORY, TWIN = "team", "twin"
 
 

@@ -7,11 +7,14 @@ import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ciapp.errors import CiError
 from ciapp.intake.spool import spool_folder
 from ciapp.results.attempts import REPORTED
 from ciapp.results.report import State, Status
+from ciapp.results.workers import list_workers
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
 from tests.support.disks import SmallDisk
+from tests.support.git_repositories import new_folder
 from tests.support.held import HeldRuns
 from tests.support.installation import PASSING, Installation, eventually
 
@@ -105,6 +108,22 @@ class TestFullDisk(HeldRuns):
             )
             self.assertEqual(State.RUNNING, self.only_run(commit).state)
         self.assert_tested_once(commit)
+
+
+class TestWorkerOnAFullDisk(unittest.TestCase):
+    def test_a_worker_that_finds_no_room_when_it_starts_ends_and_says_so_by_its_status(self) -> None:
+        ledger = new_folder(self) / "ledger.sqlite3"
+        ci = Installation(self, database=f"sqlite:///{ledger}")
+        disk = SmallDisk(self, ci.folder / "state", 64, 0o711)
+        ci.ciapp("status")  # makes the tables
+        first = ci.start("worker", "--concurrency=1")
+        eventually(lambda: list_workers(ci.database), "a worker has made its folders")
+        first.terminate()
+        self.assertEqual(0, first.wait(60))
+        with disk.full():
+            worker = ci.start("worker", "--concurrency=1")
+            self.assertEqual(CiError.exit_code, worker.wait(60), ci.logs())
+        self.assertIn("No space left on device", ci.logs())
 
 
 if __name__ == "__main__":
