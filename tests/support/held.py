@@ -38,7 +38,10 @@ class HeldRuns(unittest.TestCase):
     lease_s = 2.0
 
     def setUp(self) -> None:
-        self.ci = self.new_installation(f"lease_s = {self.lease_s}", "reconcile_s = 5", TEST_ANEW)
+        # Held for as long as it takes: not to be cut short where everything is slow.
+        limit = "limits.test_s = 600"
+        lease = f"lease_s = {self.lease_s}"
+        self.ci = self.new_installation(lease, "reconcile_s = 5", limit, TEST_ANEW)
         self.clone = self.ci.make_repository()
         self.ci.start("dispatcher")
         self.marker = f"marker-{uuid.uuid4().hex}"
