@@ -81,9 +81,10 @@ class Pushers:
             took_s = {}
             error = ""
             for remote in (REPOSITORY, TWIN)[:: 1 if number % 2 else -1]:
-                started_s = time.monotonic()
-                said = self._push(clone, remote, push)
-                took_s[remote] = time.monotonic() - started_s
+                with self._stage.pushes:
+                    started_s = time.monotonic()
+                    said = self._push(clone, remote, push)
+                    took_s[remote] = time.monotonic() - started_s
                 if said and remote == REPOSITORY:
                     error = said
             self.samples.append(PushSample(at_s, took_s[REPOSITORY], took_s[TWIN], error))

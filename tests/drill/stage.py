@@ -43,6 +43,7 @@ SETTINGS = (
     f"run_s = {RUN_LIMIT_S}",
 )
 DISK_MIB = 512
+PUSHES_AT_ONCE = 16  #: at most
 RESTART_AFTER_S = 0.3
 LOOK_EVERY_S = 0.1
 AWAY_STATUS = 3  #: a service that starts while the database is away or its disk full says so, and ends
@@ -141,6 +142,8 @@ class Stage:
         self.disks: list[SmallDisk] = []
         #: Held by whoever stops and starts the private servers.
         self.servers = threading.Lock()
+        #: One of it for each push, all for `git gc`, whose removal of empty folders makes git refuse pushes.
+        self.pushes = threading.BoundedSemaphore(PUSHES_AT_ONCE)
         self._commits: Sequence[str] = ()
         self._closing = threading.Event()
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._keep, self._watch)]

@@ -12,13 +12,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from ciapp.results.runs import Run
 from ciapp.testing.processes import list_children, list_tree
 from tests.drill.brokers import Strike
 from tests.drill.plan import PlannedFault
-from tests.drill.stage import LEASE_S, Service, Stage
+from tests.drill.stage import LEASE_S, PUSHES_AT_ONCE, Service, Stage
 
 AGAIN = 5  #: kills of a dispatcher in a row, and messages sent once more
 BETWEEN_KILLS_S = 0.6
@@ -175,13 +175,16 @@ class Striking:
         return []
 
     def _collect_garbage(self, _fault: PlannedFault) -> None:
-        subprocess.run(
-            ["git", "gc", "--quiet", f"--prune={GC_PRUNES}"],
-            cwd=self._stage.bare,
-            env=self._stage.ci.environment,
-            capture_output=True,
-            check=True,
-        )
+        with ExitStack() as no_push:
+            for _ in range(PUSHES_AT_ONCE):
+                no_push.enter_context(self._stage.pushes)
+            subprocess.run(
+                ["git", "gc", "--quiet", f"--prune={GC_PRUNES}"],
+                cwd=self._stage.bare,
+                env=self._stage.ci.environment,
+                capture_output=True,
+                check=True,
+            )
 
 
 def _runner_of(pool_process: int) -> int:
