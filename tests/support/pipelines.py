@@ -18,6 +18,7 @@ from ciapp.results.report import Report
 from ciapp.results.runs import Run, find_runs
 from ciapp.results.store import report_on, save_report
 from ciapp.settings import Settings
+from ciapp.testing import pipeline
 from ciapp.testing.pipeline import test_run
 from tests.support.git_repositories import WorkTree, new_folder
 
@@ -37,6 +38,8 @@ class Pipeline:
         self.repository = register_repository(
             self.database, name="team", host=self.settings.host_name, git_dir=str(self.git.git_dir), refs={}
         )
+        self._at_end = test.addCleanup
+        self._has_slot = False
 
     @property
     def git(self) -> Repository:
@@ -62,6 +65,11 @@ class Pipeline:
     def test(self, commit: str) -> Report:
         """The report of the next attempt at a commit's run."""
         run = self.run(commit)
+        if (
+            not self._has_slot
+        ):  # a worker holds it as long as it lives, which this process does for other tests
+            self._has_slot = True
+            self._at_end(lambda: pipeline._slot(self.settings.state_path).release())
         found = test_run(run.id, run.attempt + 1, worker="worker@here", settings=self.settings)
         assert found is not None
         assert save_report(self.database, run.id, found)
