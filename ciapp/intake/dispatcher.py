@@ -72,6 +72,7 @@ class Dispatcher:
         self._reconciled_at: dict[int, float] = {}
         self._orphans: defaultdict[int, Orphans] = defaultdict(Orphans)
         self._retain_at = 0.0
+        self._workers: list[Worker] = []  #: as of the last step
 
     def run(self, presence: Presence, should_stop: Callable[[], bool]) -> None:
         """Step until told to stop; what cannot be reached is tried again, and said once.
@@ -228,14 +229,15 @@ class Dispatcher:
         waiting = [environment for environment, count in counts.items() if count.waiting]
         if not waiting:
             return False
-        workers = list_workers(self._database)
-        seats = Seats(workers, {environment: count.sent for environment, count in counts.items()})
+        if not in_between:
+            self._workers = list_workers(self._database)
+        seats = Seats(self._workers, {environment: count.sent for environment, count in counts.items()})
         free = [environment for environment in waiting if seats.is_free(environment)]
         if free and (not in_between or seats.is_worth_filling):
             due = next_runs(self._database, seats.number, free)
             self._send_messages([run for run in due if seats.take(run.environment)])
         # For a version that no worker has, runs may wait for ever: nobody need look every moment.
-        return any(_is_served(environment, workers) for environment in waiting)
+        return any(_is_served(environment, self._workers) for environment in waiting)
 
     def send_again(self) -> None:
         """Send another message for each run whose message may be lost."""

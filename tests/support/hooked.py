@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -81,7 +82,11 @@ class HookedTest(unittest.TestCase):
 
     def runs(self) -> list[str]:
         """The notes of commands that are running."""
-        return [note.read_text() for note in self.command.parent.glob("run.*") if note.exists()]
+        notes = []
+        for note in self.command.parent.glob("run.*"):
+            with contextlib.suppress(FileNotFoundError):  # it has just ended
+                notes.append(note.read_text())
+        return notes
 
     def records(self) -> list[SpoolRecord]:
         return read_records(self.bare)
