@@ -354,6 +354,30 @@ class TestWeakLevel(unittest.TestCase):
                 ended = run_python(self.sandbox, textwrap.dedent(script), way)
                 self.assertRegex(ended.breach, r"^the run uses \d+ MiB of disk; 50 are allowed$")
 
+    def test_disk_in_deep_folders_is_a_breach_while_others_free_more(self) -> None:
+        self.sandbox = self.place.open(self.checkout, limits=Limits(file_mib=20, disk_mib=50))
+        script = """
+            import os, pathlib, time
+            for _ in range(3000):
+                os.mkdir("deep")
+                os.chdir("deep")
+            for number in range(5):
+                pathlib.Path(str(number)).write_bytes(bytes(19 << 20))
+            time.sleep(60)
+            """
+        self.addCleanup(self.place.check_out, self.commit)
+        elsewhere = self.place.state / "elsewhere"
+        elsewhere.write_bytes(bytes(300 << 20))
+        os.sync()
+        open_before = open_descriptors()
+        with tempfile.TemporaryFile() as output:
+            process = start_python(self.sandbox, textwrap.dedent(script), stdout=output.fileno())
+            elsewhere.unlink()
+            ended = wait_for_end(process)
+        del process
+        self.assertEqual(open_before, open_descriptors())
+        self.assertRegex(ended.breach, r"^the run uses \d+ MiB of disk; 50 are allowed$")
+
     def test_disk_that_files_without_a_name_fill_is_a_breach(self) -> None:
         self.sandbox = self.place.open(self.checkout, limits=Limits(file_mib=20, disk_mib=50))
         script = """

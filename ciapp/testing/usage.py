@@ -13,12 +13,15 @@ meanwhile, or seldom. What could be hidden is then taken to be all that this hos
 # ruff: noqa: PTH116
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from weakref import WeakSet, finalize
 
 from ciapp.settings import Limits
+from ciapp.testing.folders import OPEN_FOLDER
 from ciapp.testing.holdings import Holdings
 from ciapp.testing.processes import list_tree, proportional_bytes, resident_bytes
 
@@ -28,6 +31,8 @@ WALK_SHARE = 0.05  #: of the time, at most, goes into walking
 SLICE_S = 0.02  #: for which one look may go on walking
 WALK_AT_LEAST_EVERY_S = 15.0
 GROWTH_WORTH_A_WALK = 16 * MIB
+LONGEST_PATH = 900  #: characters, which may take four bytes each
+MOST_ANCHORS = 64  #: folders held open at a time, whatever a commit makes of them
 FILE_BYTES = 4096  #: what a file on disk counts for even when it is empty, for their number is limited too
 INODE_BYTES = 1024  #: kernel memory that one file of a tmpfs takes, about
 
@@ -119,24 +124,47 @@ class Usage:
 
     def _count(self) -> Iterator[int]:
         """Disk of everything in the folders, file by file: each name of a file counts, and for something."""
-        waiting: list[str | Path] = [*self._folders]
+        anchors: WeakSet[_Anchor] = WeakSet()
+        waiting: list[tuple[_Anchor | None, str]] = [(None, os.fspath(folder)) for folder in self._folders]
         while waiting:
+            anchor, path = waiting.pop()
             try:
-                with os.scandir(waiting.pop()) as entries:
-                    for entry in entries:
-                        yield _blocks(entry)
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append(entry.path)
+                if len(path) > LONGEST_PATH:
+                    if len(anchors) == MOST_ANCHORS:
+                        raise OSError(errno.EMFILE, "too many folders are too deep")
+                    anchor, path = _Anchor(anchor, path), "."
+                    anchors.add(anchor)
+                folder = _open_folder(anchor, path)
+                try:
+                    with os.scandir(folder) as entries:
+                        for entry in entries:
+                            yield _blocks(entry)
+                            if entry.is_dir(follow_symlinks=False):
+                                waiting.append((anchor, f"{path}/{entry.name}"))
+                finally:
+                    os.close(folder)
             except FileNotFoundError:
                 continue
             except OSError:
-                # Closed, or too deep: whoever hides files is taken to have written all that was written.
+                # Closed, or deep in many places: whoever hides files is taken to have written all there is.
                 yield self._written()
                 return
 
     def _written(self) -> int:
         """By how much the disk is fuller than at the start, whoever did that."""
         return max(0, _filled(self._folders) - self._filled_at_start)
+
+
+class _Anchor:
+    """A folder held open, so that paths below it begin there: the kernel takes none longer than 4 KiB."""
+
+    def __init__(self, above: _Anchor | None, path: str) -> None:
+        self.descriptor = _open_folder(above, path)
+        finalize(self, os.close, self.descriptor)
+
+
+def _open_folder(anchor: _Anchor | None, path: str) -> int:
+    return os.open(path, OPEN_FOLDER, dir_fd=anchor.descriptor if anchor else None)
 
 
 def _filled(folders: Sequence[Path]) -> int:
