@@ -34,8 +34,8 @@ from ciapp.results.database import Database
 from ciapp.results.report import Findings, Outcome, Status
 from ciapp.results.runs import Run, beat_run, claim_run, find_runs
 from ciapp.results.store import make_report, save_report
-from ciapp.results.workers import Worker, worker_is_here
 from ciapp.settings import load_settings
+from tests.support.dispatching import add_worker
 from tests.support.git_repositories import WorkTree, git, new_bare_repository, new_folder
 from tests.support.servers import free_port
 
@@ -221,19 +221,7 @@ class Pushed(CommandLine):
         return commit
 
     def add_worker(self, *environments: str) -> None:
-        """A worker that takes runs of these environments; of the default one if none are given."""
-        now = datetime.now(UTC)
-        worker = Worker(
-            name="celery@here",
-            host="here",
-            slots=2,
-            sandbox="limits",
-            python="3.11.7",
-            environments=environments or ("default",),
-            started_at=now,
-            seen_at=now,
-        )
-        worker_is_here(self.database, worker)
+        add_worker(self.database, *environments, slots=2)
 
     def run_of(self, commit: str) -> Run:
         [run] = find_runs(self.database, "team", [commit])

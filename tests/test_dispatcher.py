@@ -37,8 +37,7 @@ from ciapp.results.pushes import find_repository, record_push, seen_refs
 from ciapp.results.queue import count_queue
 from ciapp.results.report import State, Status
 from ciapp.results.runs import Run, beat_run, cancel_run, claim_run, find_runs
-from ciapp.results.workers import Worker, worker_is_here
-from tests.support.dispatching import RECONCILE_S, DispatcherTest
+from tests.support.dispatching import RECONCILE_S, DispatcherTest, add_worker
 from tests.support.git_repositories import ENVIRONMENT, WorkTree, git, new_bare_repository
 from tests.support.ledgers import fresh_postgresql
 
@@ -271,17 +270,7 @@ class TestOrder(DispatcherTest):
         self.assertEqual(newer, self.sent[FEWEST_UNDER_WAY][0])
 
     def test_a_newer_push_puts_off_the_commits_of_a_superseding_ref(self) -> None:
-        now = datetime.now(UTC)
-        worker = Worker(
-            name="celery@one",
-            host="one",
-            slots=1,
-            sandbox="limits",
-            python="3.11",
-            started_at=now,
-            seen_at=now,
-        )
-        worker_is_here(self.database, worker)
+        add_worker(self.database)
         self.set_repository(supersede=["refs/heads/wip/*"])
         old = self.commits(FEWEST_UNDER_WAY + 2, "Old")
         self.tree.push("main:wip/a")

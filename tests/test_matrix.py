@@ -24,9 +24,9 @@ from ciapp.results.pushes import find_repository
 from ciapp.results.queue import count_queues
 from ciapp.results.report import State
 from ciapp.results.runs import Run, claim_run
-from ciapp.results.workers import Worker, worker_has_left, worker_is_here
+from ciapp.results.workers import worker_has_left
 from ciapp.testing.project import LARGEST_BYTES
-from tests.support.dispatching import DispatcherTest
+from tests.support.dispatching import DispatcherTest, add_worker
 from tests.support.ledgers import fresh_postgresql
 
 TWO = {".ciapp.toml": 'python = ["3.10", "3.13"]'}
@@ -54,18 +54,7 @@ class MatrixTest(DispatcherTest):
         return tuple(run.environment for run in self.runs() if run.commit == commit)
 
     def start_worker(self, name: str, *environments: str, slots: int = 1) -> None:
-        now = datetime.now(UTC)
-        worker = Worker(
-            name=name,
-            host="here",
-            slots=slots,
-            sandbox="limits",
-            python="3.11.7",
-            environments=environments,
-            started_at=now,
-            seen_at=now,
-        )
-        worker_is_here(self.database, worker)
+        add_worker(self.database, *environments, name=name, slots=slots)
 
     def sent_to(self, *environments: str) -> list[str]:
         return [commit for commit, environment in self.tasks if environment in environments]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import unittest
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,30 @@ from ciapp.intake.presence import Presence
 from ciapp.intake.register import install_and_register
 from ciapp.intake.spool import spool_folder
 from ciapp.results.database import Database
+from ciapp.results.matrix import DEFAULT
 from ciapp.results.runs import Run, cancel_run, find_runs
+from ciapp.results.workers import Worker, worker_is_here
 from ciapp.settings import RepositorySettings, Settings
 from tests.support.git_repositories import WorkTree, git, new_bare_repository, new_folder
 from tests.support.ledgers import fresh_sqlite
 
 RECONCILE_S = 30.0
+
+
+def add_worker(database: Database, *environments: str, name: str = "celery@here", slots: int = 1) -> None:
+    """Let the ledger know of a worker that takes runs of these environments; by default, of the default one."""
+    now = datetime.now(UTC)
+    worker = Worker(
+        name=name,
+        host="here",
+        slots=slots,
+        sandbox="limits",
+        python="3.11.7",
+        environments=environments or (DEFAULT,),
+        started_at=now,
+        seen_at=now,
+    )
+    worker_is_here(database, worker)
 
 
 class DispatcherTest(unittest.TestCase):
