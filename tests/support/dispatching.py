@@ -28,7 +28,7 @@ RECONCILE_S = 30.0
 
 
 def add_worker(database: Database, *environments: str, name: str = "celery@here", slots: int = 1) -> None:
-    """Let the ledger know of a worker that takes runs of these environments; by default, of the default one."""
+    """Let the ledger know of a worker that takes runs of these environments, or of the default one."""
     now = datetime.now(UTC)
     worker = Worker(
         name=name,
