@@ -265,6 +265,7 @@ class BubblewrapProcess:
         """End the tree: the kernel ends a pid namespace with its first process."""
         if self._reaper_handle < 0:
             return
+        self._usage.close()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._reaper_handle, signal.SIGKILL)
         if self._stragglers:

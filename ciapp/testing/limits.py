@@ -197,6 +197,7 @@ class GuardedProcess:
         """End the tree, by letting go of the guard's lifeline."""
         if self._lifeline < 0:
             return
+        self._usage.close()
         os.close(self._lifeline)
         self._lifeline = -1
         try:

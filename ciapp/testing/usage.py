@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from weakref import WeakSet, finalize
 
@@ -47,7 +47,7 @@ class Usage:
         self._devices = frozenset(os.stat(folder).st_dev for folder in folders)
         self._filled_at_start, self._taken = _filled(folders), _taken(folders)
         self._shared_at_start = _shared_memory()
-        self._walk: Iterator[int] | None = None
+        self._walk: Generator[int, None, None] | None = None
         self._walked = 0
         self._walk_at = time.monotonic() + WALK_EVERY_S
         self._walk_took_s = 0.0
@@ -69,6 +69,12 @@ class Usage:
         if disk_mib > limits.disk_mib:
             return f"the run uses {disk_mib} MiB of disk; {limits.disk_mib} are allowed"
         return ""
+
+    def close(self) -> None:
+        """Let go of the folders that a walk has under way."""
+        if self._walk is not None:
+            self._walk.close()
+            self._walk = None
 
     def _memory(self, leader: int, tree: Sequence[int], memory_folders: Iterable[str]) -> int:
         limit = self._limits.memory_mib * MIB
@@ -122,7 +128,7 @@ class Usage:
         hidden = min(self._written(), held.hidden(self._limits.file_mib * MIB, self._devices))
         return self._walked + held.on(self._devices) + hidden
 
-    def _count(self) -> Iterator[int]:
+    def _count(self) -> Generator[int, None, None]:
         """Disk of everything in the folders, file by file: each name of a file counts, and for something."""
         anchors: WeakSet[_Anchor] = WeakSet()
         waiting: list[tuple[_Anchor | None, str]] = [(None, os.fspath(folder)) for folder in self._folders]
