@@ -7,9 +7,10 @@ Out: rows that are added by a claim (`ciapp.results.runs`) and ended once.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Update, bindparam, select, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
@@ -45,14 +46,21 @@ def list_attempts(database: Database, run_id: int) -> list[Attempt]:
 
 def end_attempt(connection: Connection, run_id: int, attempt: int, ending: str) -> None:
     """Note how an attempt ended; one that has ended keeps its ending."""
-    connection.execute(
+    facts = {"at": datetime.now(UTC), "how": stored_text(ending)}
+    connection.execute(_end(), {"of_run": run_id, "attempt": attempt, **facts})
+
+
+@cache
+def _end() -> Update:
+    attempts = schema.attempts.c
+    return (
         update(schema.attempts)
         .where(
-            schema.attempts.c.run_id == run_id,
-            schema.attempts.c.number == attempt,
-            schema.attempts.c.ending == "",
+            attempts.run_id == bindparam("of_run"),
+            attempts.number == bindparam("attempt"),
+            attempts.ending == "",
         )
-        .values(ended_at=datetime.now(UTC), ending=stored_text(ending))
+        .values(ended_at=bindparam("at"), ending=bindparam("how"))
     )
 
 

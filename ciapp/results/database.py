@@ -5,6 +5,9 @@ Out: read and write transactions; a LedgerError of one sentence for whatever the
 
 The hard idea is SQLite's: a transaction that reads first and writes later fails at once when another wrote
 in between, whatever the busy timeout. So a write transaction takes the write lock when it begins.
+
+To build a statement takes several times as long as to execute it. Those that every run needs are therefore
+built once, with parameters, by functions that are cached; `of_…` are what a row is found by.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +105,7 @@ class Database:
 
     def insert_new(self, table: Table) -> Any:
         """An INSERT that passes over rows which are there already."""
-        if self.dialect == "sqlite":
-            return sqlite.insert(table).on_conflict_do_nothing()
-        return postgresql.insert(table).on_conflict_do_nothing()
+        return _insert_new(self.dialect, table)
 
     def upsert(self, table: Table, keys: tuple[str, ...], changed: tuple[str, ...]) -> Any:
         """An INSERT that gives rows which are there already the new values of `changed`."""
@@ -158,6 +160,12 @@ class Database:
             ) from error
         except SQLAlchemyError as error:
             raise LedgerError(f"ledger {self.address}: {_first_line(error)}; run `ciapp doctor`") from error
+
+
+@cache
+def _insert_new(dialect: str, table: Table) -> Any:
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return insert(table).on_conflict_do_nothing()
 
 
 def stored_text(text: str) -> str:

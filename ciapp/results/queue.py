@@ -17,9 +17,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Container, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
 
 import msgspec
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, Select, Update, bindparam, func, or_, select, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database
@@ -44,20 +46,25 @@ class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 def count_queues(database: Database) -> dict[str, QueueCounts]:
     """Environment → how many unfinished runs it has, by where they are; only those that have any."""
+    found: dict[str, Counter[str]] = {}
+    with database.read() as connection:
+        for environment, state, sent, count in connection.execute(_unfinished()):
+            place = "running" if state == State.RUNNING else "sent" if sent else "waiting"
+            found.setdefault(environment, Counter())[place] += count
+    return {environment: _as_counts(counter) for environment, counter in found.items()}
+
+
+@cache
+def _unfinished() -> Select[Any]:
+    """How many there are of each environment, state, and with or without a message under way."""
     runs = schema.runs.c
     is_sent = runs.sent_token == runs.token + 1
-    query = (
+    return (
         select(runs.environment, runs.state, is_sent, func.count())
         # Not "is not finished": no index helps with that, and nearly all runs are.
         .where(runs.state.in_((State.QUEUED, State.RUNNING)))
         .group_by(runs.environment, runs.state, is_sent)
     )
-    found: dict[str, Counter[str]] = {}
-    with database.read() as connection:
-        for environment, state, sent, count in connection.execute(query):
-            place = "running" if state == State.RUNNING else "sent" if sent else "waiting"
-            found.setdefault(environment, Counter())[place] += count
-    return {environment: _as_counts(counter) for environment, counter in found.items()}
 
 
 def total(counts: Mapping[str, QueueCounts]) -> QueueCounts:
@@ -91,42 +98,16 @@ def next_runs(database: Database, limit: int, environments: Collection[str] | No
 
     `environments` are those to look at; None: all, and at most `limit` runs in all.
     """
-    runs = schema.runs.c
     now = datetime.now(UTC)
-    waits = [
-        runs.state == State.QUEUED,
-        runs.sent_token != runs.token + 1,
-        or_(
-            runs.not_before.is_(None),
-            runs.not_before <= now,
-            # A clock that was set back would keep it waiting for as long.
-            runs.not_before > now + timedelta(seconds=max(RETRY_AFTER_S)),
-        ),
-    ]
-    if environments is not None:
-        waits.append(runs.environment.in_(environments))
-    under_way = (
-        select(runs.repository_id, func.count())
-        .where(
-            or_(
-                runs.state == State.RUNNING,
-                (runs.state == State.QUEUED) & (runs.sent_token == runs.token + 1),
-            )
-        )
-        .group_by(runs.repository_id)
-    )
+    about = {"now": now, "soon": now + timedelta(seconds=max(RETRY_AFTER_S)), "limit": limit}
     found: dict[int, list[Run]] = {}
     with database.read() as connection:
-        busy: Counter[int] = Counter({int(key): int(count) for key, count in connection.execute(under_way)})
-        queues = select(runs.repository_id, runs.environment).where(*waits).distinct()
-        for repository_id, environment in connection.execute(queues).all():
-            best = (
-                select_runs()
-                .where(*waits, runs.repository_id == repository_id, runs.environment == environment)
-                .order_by(runs.priority.desc(), runs.id)
-                .limit(limit)
-            )
-            found.setdefault(repository_id, []).extend(map(as_run, connection.execute(best)))
+        busy = Counter({int(key): int(count) for key, count in connection.execute(_under_way())})
+        for repository_id, environment in connection.execute(_waiting_queues(), about).all():
+            if environments is None or environment in environments:
+                queue = {"of_repository": repository_id, "of_environment": environment}
+                best = connection.execute(_best_waiting(), about | queue)
+                found.setdefault(repository_id, []).extend(map(as_run, best))
     candidates = []
     for repository_id, its_runs in found.items():
         its_runs.sort(key=lambda run: (-run.priority, run.id))
@@ -137,31 +118,88 @@ def next_runs(database: Database, limit: int, environments: Collection[str] | No
     return best_first if environments is not None else best_first[:limit]
 
 
+@cache
+def _under_way() -> Select[Any]:
+    """How many runs of each repository are running, or have a message under way."""
+    runs = schema.runs.c
+    is_sent = (runs.state == State.QUEUED) & (runs.sent_token == runs.token + 1)
+    return (
+        select(runs.repository_id, func.count())
+        .where(or_(runs.state == State.RUNNING, is_sent))
+        .group_by(runs.repository_id)
+    )
+
+
+def _waits() -> tuple[ColumnElement[bool], ...]:
+    """The condition that a run waits for a message, and need not wait any longer."""
+    runs = schema.runs.c
+    return (
+        runs.state == State.QUEUED,
+        runs.sent_token != runs.token + 1,
+        or_(
+            runs.not_before.is_(None),
+            runs.not_before <= bindparam("now"),
+            # A clock that was set back would keep it waiting for as long.
+            runs.not_before > bindparam("soon"),
+        ),
+    )
+
+
+@cache
+def _waiting_queues() -> Select[Any]:
+    """Repositories and environments of the runs that wait."""
+    return select(schema.runs.c.repository_id, schema.runs.c.environment).where(*_waits()).distinct()
+
+
+@cache
+def _best_waiting() -> Select[Any]:
+    """The first runs that wait of a repository and an environment."""
+    runs = schema.runs.c
+    return (
+        select_runs()
+        .where(
+            *_waits(),
+            runs.repository_id == bindparam("of_repository"),
+            runs.environment == bindparam("of_environment"),
+        )
+        .order_by(runs.priority.desc(), runs.id)
+        .limit(bindparam("limit"))
+    )
+
+
 def reserve_runs(database: Database, runs: Sequence[Run]) -> list[Run]:
     """Take it on to send messages for these runs; returns those that no other dispatcher took first."""
-    columns = schema.runs.c
     now = datetime.now(UTC)
     reserved = []
     with database.write() as connection:
         for run in runs:
-            taken = connection.execute(
-                update(schema.runs)
-                .where(
-                    columns.id == run.id,
-                    columns.token == run.attempt,
-                    columns.state == State.QUEUED,
-                    columns.sends == run.sends,
-                    columns.sent_token == run.sent_token,
-                )
-                .values(
-                    sends=run.sends + 1 if run.sent_token == run.attempt + 1 else 1,
-                    sent_token=run.attempt + 1,
-                    sent_at=now,
-                )
-            )
-            if taken.rowcount:
+            known = {
+                "of_run": run.id,
+                "of_attempt": run.attempt,
+                "of_sends": run.sends,
+                "of_sent": run.sent_token,
+            }
+            sends = run.sends + 1 if run.sent_token == run.attempt + 1 else 1
+            if connection.execute(_reserve(), known | {"next": sends, "at": now}).rowcount:
                 reserved.append(run)
     return reserved
+
+
+@cache
+def _reserve() -> Update:
+    """A queued run for whose latest attempt that many messages were sent has one more."""
+    runs = schema.runs.c
+    return (
+        update(schema.runs)
+        .where(
+            runs.id == bindparam("of_run"),
+            runs.token == bindparam("of_attempt"),
+            runs.state == State.QUEUED,
+            runs.sends == bindparam("of_sends"),
+            runs.sent_token == bindparam("of_sent"),
+        )
+        .values(sends=bindparam("next"), sent_token=runs.token + 1, sent_at=bindparam("at"))
+    )
 
 
 def release_runs(database: Database, runs: Sequence[Run]) -> None:

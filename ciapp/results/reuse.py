@@ -17,9 +17,10 @@ had tests that the result does not have, the tests are run too: that is a warnin
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Select, bindparam, select
 
 from ciapp.results import schema
 from ciapp.results.database import Database
@@ -36,25 +37,38 @@ def find_reusable(
     """
     if not fingerprint:
         return None
-    reports, runs = schema.reports.c, schema.runs.c
-    said = select(reports.evidence).where(reports.fingerprint == fingerprint).distinct()
-    sources = (
-        select(reports.document)
-        .join(schema.runs, (runs.id == reports.run_id) & (runs.token == reports.attempt))
-        .where(reports.fingerprint == fingerprint, reports.evidence == Evidence.FOR)
-        # A run whose tests were run comes before those that reuse its result.
-        .order_by(runs.reused_from, reports.stored_at.desc())
-        .limit(1)
-    )
+    about = {"fingerprint": fingerprint}
     with database.read() as connection:
-        if Evidence.AGAINST in connection.scalars(said).all():
+        said = connection.scalars(_evidence(), about).all()
+        if not said or Evidence.AGAINST in said:
             return None
-        document = connection.scalar(sources)
+        document = connection.scalar(_source(), about)
     if document is None:
         return None
     report = unpack_report(document)
     found = {(test.id, test.ordinal) for test in report.tests}
     return report if found.issuperset(known_tests) else None
+
+
+@cache
+def _evidence() -> Select[str]:
+    """All that was said of a fingerprint."""
+    reports = schema.reports.c
+    return select(reports.evidence).where(reports.fingerprint == bindparam("fingerprint")).distinct()
+
+
+@cache
+def _source() -> Select[bytes]:
+    """The best report that speaks for a fingerprint."""
+    reports, runs = schema.reports.c, schema.runs.c
+    return (
+        select(reports.document)
+        .join(schema.runs, (runs.id == reports.run_id) & (runs.token == reports.attempt))
+        .where(reports.fingerprint == bindparam("fingerprint"), reports.evidence == Evidence.FOR)
+        # A run whose tests were run comes before those that reuse its result.
+        .order_by(runs.reused_from, reports.stored_at.desc())
+        .limit(1)
+    )
 
 
 def reuse(report: Report) -> Findings:

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, select, update
+from sqlalchemy import BindParameter, Row, Select, Update, bindparam, select, update
 
 from ciapp.results import schema
 from ciapp.results.attempts import end_attempt, endings_before
 from ciapp.results.database import Database, stored_text
 from ciapp.results.report import State, Status
 
+Parameter = BindParameter[Any]
 RETRY_AFTER_S = (0, 5, 30)  #: how long a run waits after its first, second, … lost attempt
 
 
@@ -91,36 +93,47 @@ def claim_run(
     now = at or datetime.now(UTC)
     with database.write() as connection:
         claimed = connection.execute(
-            update(schema.runs)
-            .where(
-                schema.runs.c.id == run_id,
-                schema.runs.c.state == State.QUEUED,
-                schema.runs.c.token == attempt - 1,
-            )
-            .values(
-                state=State.RUNNING,
-                token=attempt,
-                tries=schema.runs.c.tries + 1,
-                worker=worker,
-                beat=schema.runs.c.beat + 1,
-                beat_at=now,
-                started_at=now,
-                not_before=None,
-                tests_known=0,
-                tests_done=0,
-                tests_failed=0,
-            )
+            _claim(), {"of_run": run_id, "before": attempt - 1, "attempt": attempt, "by": worker, "at": now}
         )
         if not claimed.rowcount:
             mine = (schema.runs.c.worker == worker, schema.runs.c.started_at == now)
             row = connection.execute(select_runs().where(*held(run_id, attempt), *mine)).one_or_none()
             return as_run(row) if row is not None else None
-        connection.execute(
-            schema.attempts.insert().values(
-                run_id=run_id, number=attempt, worker=worker, started_at=now, ending=""
-            )
+        first_facts = {"run_id": run_id, "number": attempt, "worker": worker, "started_at": now, "ending": ""}
+        connection.execute(schema.attempts.insert(), first_facts)
+        return as_run(connection.execute(_by_id(), {"of_run": run_id}).one())
+
+
+@cache
+def _claim() -> Update:
+    """A run that waits after attempt `before` is attempt `attempt`'s from now on."""
+    runs = schema.runs.c
+    return (
+        update(schema.runs)
+        .where(
+            runs.id == bindparam("of_run"),
+            runs.state == State.QUEUED,
+            runs.token == bindparam("before"),
         )
-        return as_run(connection.execute(select_runs().where(schema.runs.c.id == run_id)).one())
+        .values(
+            state=State.RUNNING,
+            token=bindparam("attempt"),
+            tries=runs.tries + 1,
+            worker=bindparam("by"),
+            beat=runs.beat + 1,
+            beat_at=bindparam("at"),
+            started_at=bindparam("at"),
+            not_before=None,
+            tests_known=0,
+            tests_done=0,
+            tests_failed=0,
+        )
+    )
+
+
+@cache
+def _by_id() -> Select[Any]:
+    return select_runs().where(schema.runs.c.id == bindparam("of_run"))
 
 
 def beat_run(database: Database, run_id: int, *, attempt: int, known: int, done: int, failed: int) -> bool:
@@ -212,7 +225,7 @@ def find_runs(database: Database, repository: str, commits: Sequence[str]) -> li
 def get_run(database: Database, run_id: int) -> Run | None:
     """One run by its id; None when the ledger has none."""
     with database.read() as connection:
-        row = connection.execute(select_runs().where(schema.runs.c.id == run_id)).one_or_none()
+        row = connection.execute(_by_id(), {"of_run": run_id}).one_or_none()
         return as_run(row) if row is not None else None
 
 
@@ -223,7 +236,7 @@ def running_runs(database: Database) -> list[Run]:
         return [as_run(row) for row in connection.execute(query)]
 
 
-def held(run_id: int, attempt: int) -> tuple[Any, ...]:
+def held(run_id: int | Parameter, attempt: int | Parameter) -> tuple[Any, ...]:
     """The condition that a run is this attempt's, and still runs."""
     return (
         schema.runs.c.id == run_id,

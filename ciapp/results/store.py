@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import zlib
 from datetime import UTC, datetime
+from functools import cache
+from typing import Any
 
 import msgspec
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, Update, bindparam, func, select, update
 
 from ciapp.results import schema
 from ciapp.results.attempts import REPORTED, end_attempt
@@ -30,39 +32,39 @@ def save_report(database: Database, run_id: int, report: Report) -> bool:
     now = datetime.now(UTC)
     document = pack_report(report)
     with database.write() as connection:
-        tries = connection.scalar(_tries_at(run_id, report))
+        about = {
+            "of_run": run_id,
+            "of_commit": report.commit,
+            "of_environment": report.environment,
+            "of_repository": report.repo,
+        }
+        tries = connection.scalar(_tries(), about)
         if tries is None:
             return False
-        accepted = bool(
-            connection.execute(
-                update(schema.runs)
-                .where(*held(run_id, report.attempt))
-                .values(
-                    state=State.FINISHED,
-                    status=report.status.value,
-                    reason=stored_text(report.reason),
-                    finished_at=report.finished_at or now,
-                    duration_s=report.duration_s,
-                    counts=report.counts,
-                    tests_known=len(report.tests),
-                    tests_done=len(report.tests),
-                    tests_failed=sum(not test.outcome.is_good for test in report.tests),
-                    reused_from=report.reused_from.commit if report.reused_from else "",
-                )
-            ).rowcount
-        )
-        stored = connection.execute(
-            database.insert_new(schema.reports).values(
-                run_id=run_id,
-                attempt=report.attempt,
-                accepted=accepted,
-                stored_at=now,
-                size=len(document),
-                fingerprint=report.fingerprint,
-                evidence=_evidence(report, accepted, tries),
-                document=document,
-            )
-        )
+        found = {
+            "of_run": run_id,
+            "of_attempt": report.attempt,
+            "new_status": report.status.value,
+            "new_reason": stored_text(report.reason),
+            "new_finished_at": report.finished_at or now,
+            "new_duration_s": report.duration_s,
+            "new_counts": report.counts,
+            "tests": len(report.tests),
+            "new_tests_failed": sum(not test.outcome.is_good for test in report.tests),
+            "new_reused_from": report.reused_from.commit if report.reused_from else "",
+        }
+        accepted = bool(connection.execute(_finish(), found).rowcount)
+        row = {
+            "run_id": run_id,
+            "attempt": report.attempt,
+            "accepted": accepted,
+            "stored_at": now,
+            "size": len(document),
+            "fingerprint": report.fingerprint,
+            "evidence": _evidence(report, accepted, tries),
+            "document": document,
+        }
+        stored = connection.execute(database.insert_new(schema.reports), row)
         end_attempt(connection, run_id, report.attempt, REPORTED if accepted else "reported too late")
         if stored.rowcount:
             return accepted
@@ -82,16 +84,35 @@ def _evidence(report: Report, accepted: bool, tries: int) -> Evidence:
     return report.evidence
 
 
-def _tries_at(run_id: int, report: Report) -> Select[int]:
-    """How often the run of that number was tried, if it is of the report's commit."""
+@cache
+def _tries() -> Select[int]:
+    """How often the run of a number was tried, if it is the report's own."""
+    runs = schema.runs.c
     return (
-        select(schema.runs.c.tries)
+        select(runs.tries)
         .select_from(schema.runs.join(schema.repositories))
         .where(
-            schema.runs.c.id == run_id,
-            schema.runs.c.commit == report.commit,
-            schema.runs.c.environment == report.environment,
-            schema.repositories.c.name == report.repo,
+            runs.id == bindparam("of_run"),
+            runs.commit == bindparam("of_commit"),
+            runs.environment == bindparam("of_environment"),
+            schema.repositories.c.name == bindparam("of_repository"),
+        )
+    )
+
+
+@cache
+def _finish() -> Update:
+    """The run is finished, if it is still the attempt's."""
+    found = ("status", "reason", "finished_at", "duration_s", "counts", "tests_failed", "reused_from")
+    tests: Any = bindparam("tests")
+    return (
+        update(schema.runs)
+        .where(*held(bindparam("of_run"), bindparam("of_attempt")))
+        .values(
+            state=State.FINISHED,
+            tests_known=tests,
+            tests_done=tests,
+            **{name: bindparam(f"new_{name}") for name in found},
         )
     )
 
@@ -178,25 +199,31 @@ def listed_tests(
     database: Database, repository: str, commit: str, environment: str
 ) -> tuple[tuple[str, int], ...]:
     """Id and ordinal of each test in the latest accepted report on a commit; empty when there is none."""
+    about = {"of_repository": repository, "of_commit": commit, "of_environment": environment}
+    with database.read() as connection:
+        document = connection.scalar(_accepted(), about)
+    if document is None:
+        return ()
+    listing = msgspec.json.decode(zlib.decompress(document), type=_Listing)
+    return tuple((test.id, test.ordinal) for test in listing.tests)
+
+
+@cache
+def _accepted() -> Select[bytes]:
+    """The latest accepted report on a commit in an environment."""
     reports, runs = schema.reports.c, schema.runs.c
-    query = (
+    return (
         select(reports.document)
         .select_from(schema.reports.join(schema.runs).join(schema.repositories))
         .where(
-            schema.repositories.c.name == repository,
-            runs.commit == commit,
-            runs.environment == environment,
+            schema.repositories.c.name == bindparam("of_repository"),
+            runs.commit == bindparam("of_commit"),
+            runs.environment == bindparam("of_environment"),
             reports.accepted,
         )
         .order_by(reports.attempt.desc())
         .limit(1)
     )
-    with database.read() as connection:
-        document = connection.scalar(query)
-    if document is None:
-        return ()
-    listing = msgspec.json.decode(zlib.decompress(document), type=_Listing)
-    return tuple((test.id, test.ordinal) for test in listing.tests)
 
 
 def pack_report(report: Report) -> bytes:
