@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from ciapp.testing.etc import COPIED, ETC, shown_folders
 from ciapp.testing.suite import Suite
 from ciapp.testing.uv import VENV
 
-FORMAT = 1
+FORMAT = 2
 CODE = Path(__file__).parent.parent  #: whole: what makes a verdict of events stands in several rooms
 #: What package managers say is installed on a host.
 INSTALLED = (
@@ -48,6 +48,7 @@ INSTALLED = (
     Path("/var/lib/rpm/Packages"),
     Path("/lib/apk/db/installed"),
 )
+COPIED_FILES = tuple(ETC / name for name in COPIED)
 #: Where a host has programs and libraries that no package manager knows of.
 LOCAL_FOLDERS = (Path("/usr/local/bin"), Path("/usr/local/sbin"), Path("/usr/local/lib"))
 PACKAGE_FOLDERS = (
@@ -73,10 +74,10 @@ def take_fingerprint(run: Run, suite: Suite) -> str:
         "ciapp": [__version__, _digest_of_code()],
         "run": [run.repo, run.tree, run.environment],
         "plan": plan,
-        "interpreter": [_digest_of_file(file) for file in _interpreter(plan.python, plan.readable)],
-        "packages": [_digest_of_packages(folder) for folder in _package_folders(plan.readable)],
-        "system": [_digest_of_file(file) for file in (*INSTALLED, *(ETC / name for name in COPIED))],
-        "local": [_entries(folder, _now()) for folder in (*LOCAL_FOLDERS, *shown_folders())],
+        "interpreter": [_digest_of_file(plan.python.resolve()), *map(_digest_of_libraries, plan.readable)],
+        "packages": [_digest_of_packages(folder) for folder in _package_folders(plan.readable, _now())],
+        "system": [_digest_of_file(file) for file in (*INSTALLED, *COPIED_FILES)],
+        "local": _digest_of_entries((*LOCAL_FOLDERS, *shown_folders()), _now()),
         "machine": [*os.uname()[2:], os.cpu_count()],
     }
     return hashlib.sha256(msgspec.json.encode(facts, enc_hook=os.fspath)).hexdigest()
@@ -91,17 +92,25 @@ def _digest_of_code() -> str:
     return digest.hexdigest()
 
 
-def _interpreter(python: Path, readable: Iterable[Path]) -> Iterator[Path]:
-    """The program, and the libraries that may hold most of it."""
-    yield python.resolve()
-    for folder in readable:
-        yield from sorted(folder.glob("lib/libpython*"))
+def _digest_of_libraries(folder: Path) -> list[str]:
+    """Of the libraries that may hold most of an interpreter."""
+    try:
+        found = _libraries(folder / "lib", *_stamp(folder / "lib"))
+    except OSError:
+        return []
+    return [_digest_of_file(file) for file in found]
 
 
-def _package_folders(readable: Iterable[Path]) -> Iterator[Path]:
-    for folder in readable:
-        for pattern in PACKAGE_FOLDERS:
-            yield from sorted(folder.glob(pattern))
+@lru_cache(maxsize=16)
+def _libraries(folder: Path, *_: int) -> list[Path]:
+    return sorted(folder.glob("libpython*"))
+
+
+@lru_cache(maxsize=16)
+def _package_folders(readable: tuple[Path, ...], _: int) -> list[Path]:
+    return [
+        found for folder in readable for pattern in PACKAGE_FOLDERS for found in sorted(folder.glob(pattern))
+    ]
 
 
 def _digest_of_file(file: Path) -> str:
@@ -158,10 +167,15 @@ def _now() -> int:
 
 
 @lru_cache(maxsize=16)
-def _entries(folder: Path, _: int) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of what stands in a folder."""
+def _digest_of_entries(folders: tuple[Path, ...], _: int) -> str:
+    """Names, sizes and times of what stands in folders."""
+    listed = [list(_entries(folder)) for folder in folders]
+    return hashlib.sha256(msgspec.json.encode(listed)).hexdigest()
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, int, int]]:
     try:
         facts = [(entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder)]
     except OSError:
-        return []
-    return sorted((name, one.st_size, one.st_mtime_ns) for name, one in facts)
+        return
+    yield from sorted((name, one.st_size, one.st_mtime_ns) for name, one in facts)

@@ -211,10 +211,16 @@ def lay_out_git_dir(git_dir: Path, head: str, config: str = "") -> None:
 
 def give_away(folder: Path, identity: Identity) -> None:
     """Make a folder, and all that we have put into it, an identity's own, whatever the worker's umask."""
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        if identity.is_own:
-            os.chown(path, identity.uid, identity.gid)
+    for path, _, files in os.walk(folder):
+        _give(path, 0o755, identity)
+        for name in files:
+            _give(f"{path}/{name}", 0o644, identity)
+
+
+def _give(path: str, mode: int, identity: Identity) -> None:
+    os.chmod(path, mode)  # noqa: PTH101  # asked of each file for each run
+    if identity.is_own:
+        os.chown(path, identity.uid, identity.gid)
 
 
 def _watch(process: SandboxedProcess) -> str:
