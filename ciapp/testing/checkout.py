@@ -4,15 +4,14 @@ In:  a slot, a mirror that has the commit.
 Out: a `Checkout`: its folder on the host, and what a sandbox shows of it.
 
 Tests may ask git about their checkout (which version is this, is it clean), and may do to its `.git` what
-they like. So each run gets a `.git` of its own: small, made in a millisecond, with the commit's tags, and
-borrowing the mirror's objects. The one that git really works with is out of their sight (`worktree`).
+they like. So each run gets a `.git` of its own (`own_git`): HEAD at the commit, its tags, a clean index, and
+the mirror's objects to borrow from. The one that git really works with is out of their sight (`worktree`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +21,11 @@ from ciapp.errors import CheckoutError
 from ciapp.settings import Limits
 from ciapp.testing.launch import Shown
 from ciapp.testing.mirror import Mirror
+from ciapp.testing.own_git import borrowing_files, own_git
 from ciapp.testing.sandbox import CHECKOUT, SandboxSetting, find_level, identity_in
 from ciapp.testing.slot import Slot
 from ciapp.testing.submodules import check_out_submodules
-from ciapp.testing.worktree import OBJECTS, WorkTree, give_away, lay_out_git_dir
+from ciapp.testing.worktree import OBJECTS, WorkTree
 
 COMMIT_ID = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
@@ -56,10 +56,14 @@ def check_out(
     path = slot.path / "checkouts" / mirror.name
     git_dirs = slot.path / "git"
     tree = WorkTree(slot, path, git_dirs / f"{mirror.name}.git", mirror, limits or Limits(), setting)
+    level = find_level(setting)
+    own = own_git(slot, path / ".git", identity_in(level, slot))
     with _open_to_slot(git_dirs):
-        tree.move_to(commit)
+        tree.move_to(commit, keeps_git=own.is_as_left())
         check_out_submodules(tree)
-        _lay_out_git_folder(tree, commit, setting, slot)
+        objects = OBJECTS if level.name == "bubblewrap" else mirror.objects
+        files = borrowing_files(commit, objects, mirror.tag_refs())
+        own.lay_out({**files, "index": tree.index.read_bytes()})
     shown = (Shown(path, CHECKOUT, writable=True), Shown(mirror.objects, OBJECTS))
     return Checkout(commit=commit, path=path, shown=shown)
 
@@ -74,17 +78,3 @@ def _open_to_slot(git_dirs: Path) -> Iterator[None]:
         git_dirs.chmod(0o700)
     except OSError as error:
         raise CheckoutError(f"{git_dirs} cannot be used: {error.strerror}; check state_dir") from error
-
-
-def _lay_out_git_folder(tree: WorkTree, commit: str, setting: SandboxSetting, slot: Slot) -> None:
-    """A `.git` for the tests: HEAD at the commit, its tags, a clean index."""
-    level = find_level(setting)
-    objects = OBJECTS if level.name == "bubblewrap" else tree.mirror.objects
-    folder = tree.path / ".git"
-    folder.mkdir()
-    lay_out_git_dir(folder, commit)
-    (folder / "objects" / "info").mkdir()
-    (folder / "objects" / "info" / "alternates").write_text(f"{objects}\n", "utf-8")
-    (folder / "packed-refs").write_text(tree.mirror.tag_refs(), "utf-8", "surrogateescape")
-    shutil.copyfile(tree.index, folder / "index")
-    give_away(folder, identity_in(level, slot))

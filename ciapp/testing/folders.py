@@ -54,22 +54,24 @@ def holds_folder(root: Path, name: str) -> bool:
         return False
 
 
-def sweep_folder(path: Path) -> None:
+def sweep_folder(path: Path, *, keeps_git: bool = False) -> None:
     """Open every folder below to its owner, and remove what git never looks at: `.git`, pipes and sockets.
 
-    Nothing may be at work in the folder. Raises OSError or RecursionError for what cannot be swept, and for
-    folders that have what git neither records nor removes: access lists, attributes of users, flags.
+    The `.git` of `path` itself stays if it is to be kept. Nothing may be at work in the folder.
+
+    Raises OSError or RecursionError for what cannot be swept, and for folders that have what git neither
+    records nor removes: access lists, attributes of users, flags.
     """
     above = os.open(path.parent, OPEN_FOLDER)
     top = os.open(path, OPEN_FOLDER)
     try:
-        _sweep(top, 0, _flags(above))
+        _sweep(top, 0, _flags(above), keeps_git)
     finally:
         os.close(top)
         os.close(above)
 
 
-def _sweep(folder: int, depth: int, inherited: int) -> None:
+def _sweep(folder: int, depth: int, inherited: int, keeps_git: bool = False) -> None:
     if depth > DEEPEST:
         raise RecursionError(f"folders are nested more than {DEEPEST} deep")
     if any(name.startswith(("user.", "system.")) for name in _attributes(folder)):
@@ -81,6 +83,8 @@ def _sweep(folder: int, depth: int, inherited: int) -> None:
     below = []
     with os.scandir(folder) as entries:
         for entry in entries:
+            if keeps_git and entry.name == ".git":
+                continue
             is_folder = entry.is_dir(follow_symlinks=False)
             if entry.name == ".git" and is_folder:
                 shutil.rmtree(entry.name, dir_fd=folder)

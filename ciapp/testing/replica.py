@@ -23,10 +23,11 @@ from ciapp.errors import CheckoutError, UsageError
 from ciapp.testing.checkout import Checkout
 from ciapp.testing.folders import remove_folder
 from ciapp.testing.launch import Shown
+from ciapp.testing.own_git import borrowing_files, lay_out_git_folder
 from ciapp.testing.sandbox import CHECKOUT, SandboxSetting, find_level, identity_in
 from ciapp.testing.slot import Identity, Slot
 from ciapp.testing.tree import GitFolder, WorkingTree
-from ciapp.testing.worktree import OBJECTS, give_away, lay_out_git_dir
+from ciapp.testing.worktree import OBJECTS
 
 KEPT = 4  #: copies of the trees used last, in each slot
 CHUNK = 1 << 24
@@ -243,15 +244,11 @@ def _lay_out_git_folder(
     """A `.git` for the tests, as workers lay it out: it borrows the objects; what else to show for it."""
     own, *borrowed = git.objects
     inside = OBJECTS if are_moved else own
-    folder.mkdir()
-    lay_out_git_dir(folder, tree.head.commit if tree.head else "ref: refs/heads/main")
-    (folder / "packed-refs").write_text(git.tags, "utf-8", "surrogateescape")
-    (folder / "objects" / "info").mkdir()
-    (folder / "objects" / "info" / "alternates").write_text(f"{inside}\n", "utf-8", "surrogateescape")
+    files = borrowing_files(tree.head.commit if tree.head else "ref: refs/heads/main", inside, git.tags)
     for file, name in ((git.index, "index"), (git.shallow, "shallow")):
         if file.is_file():
-            shutil.copyfile(file, folder / name)
-    give_away(folder, identity)
+            files[name] = file.read_bytes()
+    lay_out_git_folder(folder, files, identity)
     return [Shown(own, inside), *(Shown(host, host) for host in borrowed)]
 
 

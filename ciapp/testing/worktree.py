@@ -26,6 +26,7 @@ from ciapp.testing.folders import remove_folder, sweep_folder
 from ciapp.testing.launch import Shown
 from ciapp.testing.mirror import Mirror, is_object_trouble
 from ciapp.testing.mover import LOOK_EVERY_S, MOVE, MOVES_WITHIN_S, move, telling_line
+from ciapp.testing.own_git import git_files, give_away, lay_out_git_folder
 from ciapp.testing.sandbox import (
     CHECKOUT,
     Sandbox,
@@ -35,16 +36,12 @@ from ciapp.testing.sandbox import (
     identity_in,
     open_sandbox,
 )
-from ciapp.testing.slot import Identity, Slot
+from ciapp.testing.slot import Slot
 
 GIT_DIR = Path("/git")
 OBJECTS = Path("/objects")
 OURS = ("No space left", "Disk quota", "Input/output error", "Read-only file system", "Out of memory")
 
-FORMAT_SHA1 = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
-FORMAT_SHA256 = (
-    "[core]\n\trepositoryformatversion = 1\n\tbare = false\n[extensions]\n\tobjectFormat = sha256\n"
-)
 #: Nothing that the commit or the machine brings along may run; what the tree holds is what is laid out.
 CONFIG = """\
 [core]
@@ -91,12 +88,12 @@ class WorkTree:
         """git's index: what it knows of the files it laid out."""
         return self._git_dir / "index"
 
-    def move_to(self, commit: str) -> None:
-        """Make the folder hold this commit and nothing else.
+    def move_to(self, commit: str, *, keeps_git: bool = False) -> None:
+        """Make the folder hold this commit and nothing else, but for its `.git` if that is to be kept.
 
         Raises ProjectError for a commit that cannot be laid out, CheckoutError for trouble of this host's.
         """
-        if self._is_there() and self._is_swept() and not self._try(commit):
+        if self._is_there() and self._is_swept(keeps_git) and not self._try(commit):
             return
         self._start_anew(commit)
         said = self._try(commit)
@@ -129,9 +126,9 @@ class WorkTree:
         self.path.chmod(0o755)  # tests may have closed it, and programs are to start in it
         return True
 
-    def _is_swept(self) -> bool:
+    def _is_swept(self, keeps_git: bool) -> bool:
         try:
-            sweep_folder(self.path)
+            sweep_folder(self.path, keeps_git=keeps_git)
         except (OSError, RecursionError):
             return False
         return True
@@ -143,9 +140,8 @@ class WorkTree:
         try:
             self.path.mkdir(parents=True)
             self._git_dir.mkdir(parents=True)
-            lay_out_git_dir(self._git_dir, commit, CONFIG)
             give_away(self.path, self._identity)
-            give_away(self._git_dir, self._identity)
+            lay_out_git_folder(self._git_dir, git_files(commit, CONFIG), self._identity)
         except OSError as error:
             raise CheckoutError(f"{self.path} cannot be made: {error.strerror}; check state_dir") from error
 
@@ -198,29 +194,6 @@ class WorkTree:
             complaints.seek(0)
             said = breach or telling_line(complaints.read().decode("utf-8", "replace"))
             return status if status is not None and not breach else 1, output.read(), said
-
-
-def lay_out_git_dir(git_dir: Path, head: str, config: str = "") -> None:
-    """Make the least that git takes for a git directory, in an empty folder."""
-    format_ = FORMAT_SHA256 if len(head) == 64 else FORMAT_SHA1
-    (git_dir / "objects").mkdir()
-    (git_dir / "refs").mkdir()
-    (git_dir / "HEAD").write_text(f"{head}\n", "ascii")
-    (git_dir / "config").write_text(format_ + config, "ascii")
-
-
-def give_away(folder: Path, identity: Identity) -> None:
-    """Make a folder, and all that we have put into it, an identity's own, whatever the worker's umask."""
-    for path, _, files in os.walk(folder):
-        _give(path, 0o755, identity)
-        for name in files:
-            _give(f"{path}/{name}", 0o644, identity)
-
-
-def _give(path: str, mode: int, identity: Identity) -> None:
-    os.chmod(path, mode)  # noqa: PTH101  # asked of each file for each run
-    if identity.is_own:
-        os.chown(path, identity.uid, identity.gid)
 
 
 def _watch(process: SandboxedProcess) -> str:
