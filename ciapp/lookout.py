@@ -4,7 +4,8 @@ In:  the worker's settings, and how it takes up and drops the queue of an enviro
 Out: the environments whose runs it takes now.
 
 What the host has is looked at by name and date alone; programs are started when that changed. An installation
-takes its time and looks complete before it is, so after each change they are asked for some minutes.
+takes its time and looks complete before it is, so after each change they are asked for some minutes, less and
+less often: to start each of a host's Pythons takes half a second of its processors.
 """
 
 from __future__ import annotations
@@ -26,31 +27,37 @@ class Lookout:
     """What one worker knows of its host's Pythons."""
 
     def __init__(
-        self, settings: Settings, take_up: Callable[[str], None], drop: Callable[[str], None]
+        self,
+        settings: Settings,
+        take_up: Callable[[str], None],
+        drop: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._settings = settings
         self._take_up = take_up
         self._drop = drop
         self._stamp = stamp_candidates(settings)
-        self._ask_until_s = time.monotonic() + ASK_FOR_S
-        self._look_at_s = time.monotonic() + LOOK_EVERY_S
+        self._look_at_s = self._clock() + LOOK_EVERY_S
+        self._ask_at_s, self._pause_s = self._look_at_s, 2 * LOOK_EVERY_S
         self._missed: set[str] = set()  #: that the last look did not find
         self._known = dict(find_interpreters(settings).interpreters)
 
     def environments(self) -> tuple[str, ...]:
         """All that the worker takes; looks for others when it is time."""
-        if time.monotonic() >= self._look_at_s:
+        if self._clock() >= self._look_at_s:
             self._look()
-            self._look_at_s = time.monotonic() + LOOK_EVERY_S
+            self._look_at_s = self._clock() + LOOK_EVERY_S
         return (DEFAULT, *map(environment_of, self._known))
 
     def _look(self) -> None:
-        stamp = stamp_candidates(self._settings)
+        stamp, now_s = stamp_candidates(self._settings), self._clock()
         if stamp != self._stamp:
             self._stamp = stamp
-            self._ask_until_s = time.monotonic() + ASK_FOR_S
-        elif time.monotonic() > self._ask_until_s:
+            self._ask_at_s, self._pause_s = now_s, LOOK_EVERY_S
+        if now_s < self._ask_at_s or self._pause_s > ASK_FOR_S:
             return
+        self._ask_at_s, self._pause_s = now_s + self._pause_s, 2 * self._pause_s
         found = dict(look_again(self._settings).interpreters)
         missed = self._known.keys() - found.keys()
         # One that did not answer once, on a busy host, has not left.

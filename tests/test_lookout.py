@@ -12,7 +12,7 @@ from ciapp.lookout import Lookout
 from ciapp.settings import Settings
 from ciapp.testing import interpreters
 from ciapp.testing.environment import default_python
-from ciapp.testing.interpreters import minor_version
+from ciapp.testing.interpreters import Found, minor_version
 from tests.support.git_repositories import new_folder
 from tests.support.samples import find_pythons
 from tests.support.services import need
@@ -72,13 +72,24 @@ class TestLookout(unittest.TestCase):
         self.assertEqual(content.st_ino, program.stat().st_ino)
         self.assertIn(f"python{self.version}", self.lookout.environments())
 
-    def test_nothing_is_started_while_nothing_changes(self) -> None:
-        with mock.patch.object(lookout, "ASK_FOR_S", 0.0):
+    def test_while_nothing_changes_it_asks_less_and_less_often_and_at_last_no_more(self) -> None:
+        asked, moments = [], [*range(10_000)]
+
+        def ask(settings: Settings) -> Found:
+            asked.append(moments[0])
+            return interpreters.look_again(settings)
+
+        with mock.patch.object(lookout, "LOOK_EVERY_S", 10.0), mock.patch.object(lookout, "look_again", ask):
+            watched = Lookout(
+                Settings(state_dir=str(self.folder)), self.told.append, self.told.append, lambda: moments[0]
+            )
             self.install()
-            self.lookout.environments()
-            with mock.patch.object(lookout, "look_again", self.fail):
-                self.lookout._ask_until_s = 0.0
-                self.assertIn(f"python{self.version}", self.lookout.environments())
+            while len(moments) > 1:
+                watched.environments()
+                moments.pop(0)
+
+        self.assertEqual([10, 20, 40, 80, 160, 320], asked)
+        self.assertEqual([f"python{self.version}"], self.told)
 
     def test_a_process_that_looked_before_finds_it_when_it_is_wanted(self) -> None:
         settings = Settings(state_dir=str(self.folder))

@@ -122,6 +122,7 @@ class Dispatcher:
                 self._say_trouble(repository, str(error))
         self.take_back()
         self.retain()
+        self._workers = list_workers(self._database)
         self.send_again()
         return self.send_waiting()
 
@@ -229,8 +230,6 @@ class Dispatcher:
         waiting = [environment for environment, count in counts.items() if count.waiting]
         if not waiting:
             return False
-        if not in_between:
-            self._workers = list_workers(self._database)
         seats = Seats(self._workers, {environment: count.sent for environment, count in counts.items()})
         free = [environment for environment in waiting if seats.is_free(environment)]
         if free and (not in_between or seats.is_worth_filling):
@@ -241,11 +240,10 @@ class Dispatcher:
 
     def send_again(self) -> None:
         """Send another message for each run whose message may be lost."""
-        workers, running = list_workers(self._database), running_runs(self._database)
-        busy = Counter(run.worker.partition("#")[0] for run in running)
-        idle = served(worker for worker in workers if busy[worker.name] < worker.slots)
+        busy = Counter(run.worker.partition("#")[0] for run in running_runs(self._database))
+        idle = served(worker for worker in self._workers if busy[worker.name] < worker.slots)
         due = unanswered_runs(self._database, idle)
-        self._send_messages([run for run in due if _is_served(run.environment, workers)])
+        self._send_messages([run for run in due if _is_served(run.environment, self._workers)])
 
     def _send_messages(self, due: Sequence[Run]) -> None:
         reserved = reserve_runs(self._database, due) if due else []

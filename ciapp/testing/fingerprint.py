@@ -74,7 +74,7 @@ def take_fingerprint(run: Run, suite: Suite) -> str:
         "ciapp": [__version__, _digest_of_code()],
         "run": [run.repo, run.tree, run.environment],
         "plan": plan,
-        "interpreter": [_digest_of_file(plan.python.resolve()), *map(_digest_of_libraries, plan.readable)],
+        "interpreter": [_digest_of_file(plan.python), *map(_digest_of_libraries, plan.readable)],
         "packages": [_digest_of_packages(folder) for folder in _package_folders(plan.readable, _now())],
         "system": [_digest_of_file(file) for file in (*INSTALLED, *COPIED_FILES)],
         "local": _digest_of_entries((*LOCAL_FOLDERS, *shown_folders()), _now()),

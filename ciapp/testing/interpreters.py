@@ -152,13 +152,13 @@ def _candidates() -> dict[int, list[Path]]:
     found: dict[int, list[Path]] = {}
     for folder in _folders():
         try:
-            programs = sorted(folder.iterdir())
+            names = sorted(path.name for path in folder.iterdir() if NAME.fullmatch(path.name))
         except OSError:
             continue
-        for program in programs:
-            called = NAME.fullmatch(program.name)
-            if called and int(called[1]) >= OLDEST_MINOR:
-                found.setdefault(int(called[1]), []).append(program)
+        for name in names:
+            minor = int(name.partition(".")[2])
+            if minor >= OLDEST_MINOR:
+                found.setdefault(minor, []).append(folder / name)
     return found
 
 
