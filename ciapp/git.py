@@ -112,6 +112,17 @@ class Repository:
             except (GitCommandError, GitCommandNotFound) as error:
                 raise _as_git_error(words, self.git_dir, error) from error
 
+    def start(self, *words: str, **options: Any) -> Any:
+        """git at work, as GitPython wraps a Popen, with nothing on stdin; it is ended once nobody holds it.
+
+        What it complains of is to be read from its stderr; what it prints is lost.
+        """
+        command = ["git", *self._options, *words]
+        try:
+            return self._git.execute(command, as_process=True, with_stdout=False, **options)
+        except GitCommandNotFound as error:
+            raise _as_git_error(words, self.git_dir, error) from error
+
     def objects(self, names: Sequence[str]) -> list[Object | None]:
         """What each name stands for ("main", "HEAD:README.md"); None for one that stands for nothing here."""
         if not names:
@@ -296,11 +307,16 @@ def find_git_dir(path: Path) -> Path:
     )
 
 
-def _as_git_error(
-    words: tuple[str, ...], git_dir: Path, error: GitCommandError | GitCommandNotFound
-) -> GitError:
-    said = str(getattr(error, "stderr", "") or "").strip().removeprefix("stderr:").strip(" \n'")
-    lines = said.splitlines() or [f"exit status {error.status}"]
+def git_failure(words: Sequence[str], git_dir: Path, *, status: object, said: str) -> GitError:
+    """What to raise for a command that ended with a status other than 0, having said this."""
+    lines = said.strip().splitlines() or [f"exit status {status}"]
     # What follows git's own "fatal:" is advice, as "Please make sure … the repository exists."
     last = next((line for line in lines if line.startswith("fatal:")), lines[-1])
     return GitError(f"git {words[0]} failed in {git_dir}: {last}")
+
+
+def _as_git_error(
+    words: Sequence[str], git_dir: Path, error: GitCommandError | GitCommandNotFound
+) -> GitError:
+    said = str(getattr(error, "stderr", "") or "").strip().removeprefix("stderr:").strip(" \n'")
+    return git_failure(words, git_dir, status=error.status, said=said)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -107,14 +106,16 @@ class TestMirror(unittest.TestCase):
         name = git(self.origin.path, "rev-parse", f"{commit}:a.py")
         file = self.mirror.objects / name[:2] / name[2:]
         late = file.rename(file.with_suffix(".late"))
-        lock = self.mirror.path.with_suffix(".lock")
-        waiting = re.compile(rf"-> FLOCK .*:{lock.stat().st_ino} ")
-        with lock.open("w") as fetch, ThreadPoolExecutor() as pool:
+        looks: list[None] = []
+        waiting = Mirror(self.state, "team", should_stop=lambda: bool(looks.append(None)))
+        with self.mirror.path.with_suffix(".lock").open("w") as fetch, ThreadPoolExecutor() as pool:
             fcntl.flock(fetch, fcntl.LOCK_EX)
-            ensured = pool.submit(self.mirror.ensure_commit, "/nowhere", commit)
-            eventually(lambda: waiting.search(Path("/proc/locks").read_text()), "it waits for the lock")
-            late.rename(file)
-            fcntl.flock(fetch, fcntl.LOCK_UN)
+            try:
+                ensured = pool.submit(waiting.ensure_commit, "/nowhere", commit)
+                eventually(lambda: looks, "it waits for the lock")
+                late.rename(file)
+            finally:
+                fcntl.flock(fetch, fcntl.LOCK_UN)
             ensured.result()
 
     def test_a_lost_object_is_fetched_again_with_a_new_mirror(self) -> None:

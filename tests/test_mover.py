@@ -7,7 +7,7 @@ import unittest
 
 from ciapp.settings import Limits
 from ciapp.testing.mover import KEPT
-from ciapp.testing.processes import list_named
+from ciapp.testing.processes import list_serving
 from tests.support.sandboxes import HAS_BUBBLEWRAP, Place, run_python
 
 
@@ -22,7 +22,7 @@ class TestMover(unittest.TestCase):
 
     def serving(self) -> set[int]:
         """The processes of ours that serve the slot now."""
-        return set(list_named(self.place.slot.serves))
+        return set(list_serving(self.place.slot.serves))
 
     def assert_moved(self, commit: str, content: str, limits: Limits | None = None) -> None:
         checkout = self.place.check_out(commit, limits=limits)

@@ -5,6 +5,8 @@ Out: the commit and all it reaches, in `objects`; a CheckoutError when it cannot
 
 Nothing is ever pruned here, because checkouts borrow the objects; a mirror that turns out to be broken is
 built anew aside and put in its place. No configuration but ours applies, nobody is asked for a password.
+
+One slot at a time changes a mirror. A slot whose run is taken away waits for nothing any more.
 """
 
 from __future__ import annotations
@@ -13,15 +15,16 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from ciapp.errors import CheckoutError, GitError
 from ciapp.git import Repository
+from ciapp.testing.fetching import check_stop, run_git
 from ciapp.testing.folders import remove_folder
 
-FETCH_WITHIN_S = 3600
+WAIT_S = 0.02  #: between two looks at a lock
 SAMPLE = "17"  #: one of the 256 folders of loose objects, which fill up alike
 MOST_IN_SAMPLE = 16
 MOST_PACKS = 40
@@ -61,11 +64,29 @@ def is_object_trouble(said: str) -> bool:
     return OBJECT_TROUBLE.search(said) is not None
 
 
+def look_through(commit: str) -> tuple[str, ...]:
+    """A look at trees and blobs too: a transfer that was cut off, or a file that was lost, shows here."""
+    return ("rev-list", "--objects", "--no-walk", "--quiet", commit, "--")
+
+
 class Mirror:
     """The objects and refs of one repository on this host."""
 
-    def __init__(self, state_path: Path, name: str) -> None:
+    def __init__(
+        self,
+        state_path: Path,
+        name: str,
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
+        mark: Mapping[str, str] | None = None,
+    ) -> None:
+        """`mark` is the variable by which the sweeper of a slot finds what works for its holder.
+
+        Once `should_stop` says yes, whatever fetches raises StaleAttemptError.
+        """
         self.name = name
+        self._should_stop = should_stop
+        self._mark = mark or {}
         self._state_path = state_path.resolve()
         self.path = self._state_path / "mirrors" / f"{name}.git"
         self.clone_url = ""  #: where the last commit asked for was to come from
@@ -73,7 +94,7 @@ class Mirror:
 
     def of_submodule(self, key: str) -> Mirror:
         """The mirror of another repository, in the same state folder."""
-        return Mirror(self._state_path, f"submodules/{key}")
+        return Mirror(self._state_path, f"submodules/{key}", should_stop=self._should_stop, mark=self._mark)
 
     @property
     def objects(self) -> Path:
@@ -85,35 +106,21 @@ class Mirror:
         self.clone_url = clone_url
         if self._has(commit):
             return
-        with self._lock():
+        with self._exclusively() as lock:
             if self.path.is_dir() and self._repository.stores_commit(commit):
                 return
-            if not self.path.is_dir():
-                self._build_anew(commit)
-                return
-            try:
-                try:
-                    self._fetch_and_tidy(commit)
-                except GitError:
-                    # A machine that went down in mid-fetch would cost each further fetch its attempt.
-                    if not self._repository.clear_locks():
-                        raise
-                    self._fetch_and_tidy(commit)
-            except GitError as error:
-                if not is_object_trouble(str(error)):
-                    raise self._cannot_be_fetched(commit, error) from error
-                self._build_anew(commit)
+            self._obtain(commit, lock)
 
     def rebuild(self, commit: str) -> None:
         """Fetch everything anew: objects that `commit` needs are missing or damaged."""
-        with self._lock():
-            self._build_anew(commit)
+        with self._exclusively() as lock:
+            self._build_anew(commit, lock)
 
     def remove(self) -> bool:
         """Delete it from this host, where no run needs it any more; whether it was there."""
         was_there = self.path.is_dir()
         if was_there:
-            with self._lock():
+            with self._exclusively():
                 remove_folder(self.path)
         return was_there
 
@@ -137,7 +144,8 @@ class Mirror:
         if not self.path.is_dir():
             return False
         try:
-            with self._lock(fcntl.LOCK_SH | fcntl.LOCK_NB):
+            with self._open_lock() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return self._repository.stores_commit(commit)
         except BlockingIOError:
             # Somebody is fetching, and git unpacks a commit before its trees and files.
@@ -145,27 +153,57 @@ class Mirror:
 
     def _is_whole(self, commit: str) -> bool:
         try:
-            self._look_through(self._repository, commit)
+            self._repository.run(*look_through(commit), env=ENVIRONMENT)
         except GitError:
             return False
         return True
 
     @contextlib.contextmanager
-    def _lock(self, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
+    def _open_lock(self) -> Iterator[int]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise CheckoutError(
-                f"mirror {self.path} cannot be written: {error.strerror}; check state_dir"
-            ) from error
+            raise self._cannot_be_written(error) from error
         try:
-            fcntl.flock(lock, operation)
-            yield
+            yield lock
         finally:
             os.close(lock)
 
-    def _build_anew(self, commit: str) -> None:
+    @contextlib.contextmanager
+    def _exclusively(self) -> Iterator[int]:
+        """Hold the lock alone; gives it, for programs that are to hold it too."""
+        with self._open_lock() as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    check_stop(self._should_stop)
+                    time.sleep(WAIT_S)
+            yield lock
+            # In good order, no helper of git's that stays has a say; else, the lock is theirs until they die.
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+    def _obtain(self, commit: str, lock: int) -> None:
+        """Fetch a commit into the mirror, such as that is."""
+        if not self.path.is_dir():
+            self._build_anew(commit, lock)
+            return
+        try:
+            try:
+                self._fetch_and_tidy(commit, lock)
+            except GitError:
+                # A machine that went down in mid-fetch would cost each further fetch its attempt.
+                if not self._repository.clear_locks():
+                    raise
+                self._fetch_and_tidy(commit, lock)
+        except GitError as error:
+            if not is_object_trouble(str(error)):
+                raise self._cannot_be_fetched(commit, error) from error
+            self._build_anew(commit, lock)
+
+    def _build_anew(self, commit: str, lock: int) -> None:
         """Replace the mirror by a fresh one, which stands aside until it is whole."""
         fresh, stale = self.path.with_suffix(".new"), self.path.with_suffix(".old")
         for folder in (fresh, stale):
@@ -175,8 +213,8 @@ class Mirror:
         try:
             # Readable by the slots' identities, whatever the worker's umask.
             shape = ("--bare", "--shared=0644", "--template=", f"--object-format={object_format}")
-            repository.run("init", "--quiet", *shape, str(fresh), env=ENVIRONMENT)
-            self._fetch_into(repository, commit)
+            self._git(repository, lock, "init", "--quiet", *shape, str(fresh))
+            self._fetch_into(repository, commit, lock)
         except GitError as error:
             remove_folder(fresh)
             raise self._cannot_be_fetched(commit, error) from error
@@ -185,32 +223,34 @@ class Mirror:
         fresh.rename(self.path)
         remove_folder(stale)
 
-    def _fetch_and_tidy(self, commit: str) -> None:
-        self._fetch_into(self._repository, commit)
-        self._tidy()
+    def _fetch_and_tidy(self, commit: str, lock: int) -> None:
+        self._fetch_into(self._repository, commit, lock)
+        self._tidy(lock)
 
-    def _tidy(self) -> None:
+    def _tidy(self, lock: int) -> None:
         """Pack what many small fetches have left, without dropping anything."""
         sample, packs = self.objects / SAMPLE, self.objects / "pack"
         loose = len(list(sample.iterdir())) if sample.is_dir() else 0
         if loose > MOST_IN_SAMPLE or len(list(packs.glob("*.pack"))) > MOST_PACKS:
-            self._repository.run("repack", "--quiet", "--geometric=2", "-d", env=ENVIRONMENT)
+            self._git(self._repository, lock, "repack", "--quiet", "--geometric=2", "-d")
 
-    def _look_through(self, repository: Repository, commit: str) -> None:
-        """Trees and blobs too: a transfer that was cut off, or a file that was lost, shows here."""
-        repository.run("rev-list", "--objects", "--no-walk", "--quiet", commit, "--", env=ENVIRONMENT)
+    def _fetch_into(self, repository: Repository, commit: str, lock: int) -> None:
+        options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
+        if "://" not in self.clone_url and self.clone_url.startswith("/"):
+            options.append(f"--upload-pack={UPLOAD_PACK}")
+        self._git(repository, lock, "fetch", "--prune", *options, "--", self.clone_url, *REFSPECS)
+        if not repository.has_commit(commit):
+            # Not below any ref: forced away before it could be pinned. Servers may still give it by its id.
+            self._git(repository, lock, "fetch", *options, "--", self.clone_url, commit)
+        self._git(repository, lock, *look_through(commit))
+        self._git(repository, lock, "pack-refs", "--all")
+
+    def _git(self, repository: Repository, lock: int, *words: str) -> None:
+        environment = {**ENVIRONMENT, **self._mark}
+        run_git(repository, *words, environment=environment, lock=lock, should_stop=self._should_stop)
 
     def _cannot_be_fetched(self, commit: str, error: GitError) -> CheckoutError:
         return CheckoutError(f"{commit} cannot be fetched from {self.clone_url}: {error}; see `ciapp doctor`")
 
-    def _fetch_into(self, repository: Repository, commit: str) -> None:
-        options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
-        if "://" not in self.clone_url and self.clone_url.startswith("/"):
-            options.append(f"--upload-pack={UPLOAD_PACK}")
-        limits: dict[str, Any] = {"env": ENVIRONMENT, "kill_after_timeout": FETCH_WITHIN_S}
-        repository.run("fetch", "--prune", *options, "--", self.clone_url, *REFSPECS, **limits)
-        if not repository.has_commit(commit):
-            # Not below any ref: forced away before it could be pinned. Servers may still give it by its id.
-            repository.run("fetch", *options, "--", self.clone_url, commit, **limits)
-        self._look_through(repository, commit)
-        repository.run("pack-refs", "--all", env=ENVIRONMENT)
+    def _cannot_be_written(self, error: OSError) -> CheckoutError:
+        return CheckoutError(f"mirror {self.path} cannot be written: {error.strerror}; check state_dir")

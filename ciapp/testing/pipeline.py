@@ -139,9 +139,9 @@ def _test(run: Run, lease: Lease, room: Room, slot: Slot, settings: Settings, da
 def open_run(
     run: Run, slot: Slot, settings: Settings, interpreter: Interpreter, *, should_stop: Callable[[], bool]
 ) -> Iterator[Suite]:
-    """The suite of a run's commit, laid out in the slot; raises as `prepare_suite`."""
+    """The suite of a run's commit, laid out in the slot; raises as `prepare_suite`, and CheckoutError."""
     granted = settings.for_repository(run.repo)
-    mirror = Mirror(settings.state_path, run.repo)
+    mirror = Mirror(settings.state_path, run.repo, should_stop=should_stop, mark=slot.identity.mark)
     mirror.ensure_commit(granted.clone_url or run.git_dir, run.commit)
     checkout = check_out(slot, mirror, run.commit, setting=settings.sandbox, limits=settings.limits)
     with prepare_suite(

@@ -11,6 +11,8 @@ import os
 import signal
 from collections import deque
 
+from ciapp.testing import sweeper
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -37,10 +39,16 @@ def list_tree(pid: int) -> list[int]:
     return found
 
 
-def list_named(prefix: str) -> list[int]:
-    """The processes whose command line begins so."""
-    pids = [int(pid) for pid in os.listdir("/proc") if pid.isdigit()]
-    return [pid for pid in pids if _read(f"/proc/{pid}/cmdline").startswith(prefix)]
+def list_serving(prefix: str) -> list[int]:
+    """The processes that serve a slot by a name that begins so: their own, or one in their environment."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if sweeper.is_serving(pid, os.fsencode(prefix)):
+                found.append(int(pid))
+        except OSError:
+            continue
+    return found
 
 
 def count_threads(uid: int) -> int:

@@ -6,7 +6,8 @@ Out: the first free slot, locked until it is released or its process ends, howev
 A slot is reused for run after run, so that a checkout costs what changed. Its identity is one that nobody
 else on the host has: the tests of two slots cannot touch each other, and whatever still runs under the
 identity of a slot just taken is a leftover of a dead worker. Leftovers that carry the holder's name need not
-wait for the next holder: a shell waits for this one's end, and has them swept.
+wait for the next holder: a shell waits for this one's end, and has them swept. What cannot be called by it
+carries it in its environment.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import msgspec
 
 from ciapp.errors import CheckoutError
 from ciapp.testing import sweeper
-from ciapp.testing.processes import kill_identity, list_named, send_signal, started_at
+from ciapp.testing.processes import kill_identity, list_serving, send_signal, started_at
 
 FIRST_UID = 1_900_000_000  #: far above the users and the containers' ranges of any host
 INSTALLATIONS = 60_000
@@ -49,6 +50,11 @@ class Identity(msgspec.Struct, frozen=True):
     gid: int
     is_own: bool  #: whether it is the slot's own rather than the worker's
     name: str = "ciapp"  #: what the processes of ours that serve its present holder call themselves
+
+    @property
+    def mark(self) -> dict[str, str]:
+        """A variable that ends with the holder whatever is started with it, and what that starts in turn."""
+        return {sweeper.MARK: self.name}
 
 
 class Slot:
@@ -156,7 +162,7 @@ def _start_sweeper(name: str) -> tuple[int, subprocess.Popen[bytes]]:
 
 def _end_leftovers(slot: Slot) -> None:
     """End what a worker that was killed has left in the slot."""
-    for pid in list_named(slot.serves):
+    for pid in list_serving(slot.serves):
         with contextlib.suppress(PermissionError):  # another user's, who may choose any name
             send_signal(pid, signal.SIGKILL)
     if slot.identity.is_own:

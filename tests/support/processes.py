@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -30,6 +31,16 @@ def processes_of(config: Path) -> list[int]:
                 found.append(int(folder.name))
         except OSError:
             continue
+    return found
+
+
+def gits_of(config: Path) -> list[int]:
+    """Those among them that are git, or a helper of its."""
+    found = []
+    for pid in processes_of(config):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().startswith("git"):
+                found.append(pid)
     return found
 
 
