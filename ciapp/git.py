@@ -176,13 +176,14 @@ class Repository:
             return False
         return True
 
-    def clear_locks(self, below: str = "") -> bool:
+    def clear_locks(self, below: str = "", *, held_s: float = LOCK_HELD_S) -> bool:
         """Remove the locks on refs that a git which was killed has left; False when there was no lock.
 
-        Only for a git directory, or a folder below it, that nobody but the caller and its like writes to.
+        Only for a git directory, or a folder below it, that nobody but the caller and its like writes to. A
+        lock that changes within `held_s` is somebody's.
         """
         found = left = _locks(self.git_dir / below)
-        until_s = time.monotonic() + LOCK_HELD_S
+        until_s = time.monotonic() + held_s
         while left and time.monotonic() < until_s:
             time.sleep(0.1)
             left &= _locks(self.git_dir / below)
@@ -196,8 +197,8 @@ class Repository:
             tree = _read_tree_id(self.git_dir / "objects", commit)
             if tree and _find(self.git_dir / "objects", tree):
                 return True
-        except (OSError, ValueError, AssertionError, ODBError, zlib.error):
-            pass  # damaged, or just being replaced: git knows better
+        except (OSError, ValueError, AssertionError, AttributeError, ODBError, zlib.error):
+            pass  # damaged, empty, or just being replaced: git knows better
         return self.has_commit(commit)
 
     def resolve_commit(self, revision: str) -> str:

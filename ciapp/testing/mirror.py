@@ -6,7 +6,8 @@ Out: the commit and all it reaches, in `objects`; a CheckoutError when it cannot
 Nothing is ever pruned here, because checkouts borrow the objects; a mirror that turns out to be broken is
 built anew aside and put in its place. No configuration but ours applies, nobody is asked for a password.
 
-One slot at a time changes a mirror. A slot whose run is taken away waits for nothing any more.
+One slot at a time changes a mirror. While it does, the lock file has a mark in it: whoever finds it there
+clears up after one that died or broke off. A slot whose run is taken away waits for nothing any more.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ciapp.errors import CheckoutError, GitError
+from ciapp.errors import CheckoutError, CiError, GitError
 from ciapp.git import Repository
 from ciapp.testing.fetching import check_stop, run_git
 from ciapp.testing.folders import remove_folder
+from ciapp.testing.leftovers import clear_leftovers, places_aside
 
 WAIT_S = 0.02  #: between two looks at a lock
+UNFINISHED = b"unfinished\n"  #: what stands in the lock file of a mirror that is being changed
 SAMPLE = "17"  #: one of the 256 folders of loose objects, which fill up alike
 MOST_IN_SAMPLE = 16
 MOST_PACKS = 40
@@ -109,20 +112,22 @@ class Mirror:
         with self._exclusively() as lock:
             if self.path.is_dir() and self._repository.stores_commit(commit):
                 return
-            self._obtain(commit, lock)
+            with self._changing(lock):
+                self._obtain(commit, lock)
 
     def rebuild(self, commit: str) -> None:
         """Fetch everything anew: objects that `commit` needs are missing or damaged."""
-        with self._exclusively() as lock:
+        with self._exclusively() as lock, self._changing(lock):
             self._build_anew(commit, lock)
 
     def remove(self) -> bool:
         """Delete it from this host, where no run needs it any more; whether it was there."""
-        was_there = self.path.is_dir()
-        if was_there:
+        folders = [folder for folder in (self.path, *places_aside(self.path)) if folder.is_dir()]
+        if folders:
             with self._exclusively():
-                remove_folder(self.path)
-        return was_there
+                for folder in folders:
+                    remove_folder(folder)
+        return bool(folders)
 
     def tag_refs(self) -> str:
         """The tags, as lines of git's packed-refs file."""
@@ -185,6 +190,24 @@ class Mirror:
             # In good order, no helper of git's that stays has a say; else, the lock is theirs until they die.
             fcntl.flock(lock, fcntl.LOCK_UN)
 
+    @contextlib.contextmanager
+    def _changing(self, lock: int) -> Iterator[None]:
+        """Leave the mark in the lock file unless all went well, and clear up where it was left."""
+        try:
+            if os.fstat(lock).st_size:
+                clear_leftovers(self.path)
+            os.pwrite(lock, UNFINISHED, 0)
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+        try:
+            yield
+        except CiError:
+            # At once, for want of room may be why. The mark stays: what was killed may still be dying.
+            with contextlib.suppress(OSError, CheckoutError):
+                clear_leftovers(self.path)
+            raise
+        os.ftruncate(lock, 0)
+
     def _obtain(self, commit: str, lock: int) -> None:
         """Fetch a commit into the mirror, such as that is."""
         if not self.path.is_dir():
@@ -205,7 +228,7 @@ class Mirror:
 
     def _build_anew(self, commit: str, lock: int) -> None:
         """Replace the mirror by a fresh one, which stands aside until it is whole."""
-        fresh, stale = self.path.with_suffix(".new"), self.path.with_suffix(".old")
+        fresh, stale = places_aside(self.path)
         for folder in (fresh, stale):
             remove_folder(folder)
         object_format = "sha256" if len(commit) == 64 else "sha1"
@@ -216,7 +239,6 @@ class Mirror:
             self._git(repository, lock, "init", "--quiet", *shape, str(fresh))
             self._fetch_into(repository, commit, lock)
         except GitError as error:
-            remove_folder(fresh)
             raise self._cannot_be_fetched(commit, error) from error
         if self.path.exists():
             self.path.rename(stale)
@@ -232,6 +254,7 @@ class Mirror:
         sample, packs = self.objects / SAMPLE, self.objects / "pack"
         loose = len(list(sample.iterdir())) if sample.is_dir() else 0
         if loose > MOST_IN_SAMPLE or len(list(packs.glob("*.pack"))) > MOST_PACKS:
+            clear_leftovers(self.path)
             self._git(self._repository, lock, "repack", "--quiet", "--geometric=2", "-d")
 
     def _fetch_into(self, repository: Repository, commit: str, lock: int) -> None:
