@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import shutil
 import stat
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ciapp.errors import CiError, GitError, UsageError
 from ciapp.intake.hook import HookError, install_hook, is_installed, remove_hook
 from ciapp.intake.spool import read_records, spool_folder
 from tests.support.git_repositories import WorkTree, git, new_bare_repository, new_folder
-from tests.support.hooked import HookedTest, wait_until
+from tests.support.hooked import NULL, HookedTest, busybox_path, wait_until
 
 #: A hook that tells what it was given.
 CURIOUS = """#!/bin/sh
@@ -272,6 +273,42 @@ class TestExistingHook(InstallTest):
             {f"curious: {'0' * 40} {new} refs/heads/main", f"curious: {'0' * 40} {new} refs/heads/copy"},
             set(said[2:]),
         )
+
+    def test_no_number_of_refs_changes_what_it_gets_or_what_is_recorded(self) -> None:
+        self.write_hook(self.bare / "hooks" / "post-receive", "#!/bin/sh\ncat\necho end\n")
+        self.install()
+        self.listen()
+        path = busybox_path(self.folder / "busybox")
+        for name, shell in (
+            ("dash", ["dash"]),
+            ("busybox", ["busybox", "sh"]),
+            ("bash", ["bash", "--posix"]),
+        ):
+            for count in (1, 19, 20, 21, 22, 41):
+                lines = "".join(f"{NULL} {'ab' * 20} refs/heads/{number}\n" for number in range(count))
+                if shutil.which(shell[0]) is None:
+                    continue
+                with self.subTest(shell=name, count=count):
+                    words = [str(shutil.which(shell[0])), *shell[1:]]
+                    said = self.run_hook(
+                        lines, shell=words, environ={"PATH": path} if name == "busybox" else {}
+                    )
+
+                    self.assertEqual(f"{lines}end\n", said.partition("\n")[2])
+                    [record] = self.records()
+                    self.assertEqual(count, len(record.updates))
+                    record.discard()
+
+    def test_a_push_of_one_ref_more_than_the_shell_reads_keeps_its_options(self) -> None:
+        self.write_hook(self.bare / "hooks" / "post-receive")
+        self.install()
+
+        said = self.pushed(*[f"main:refs/heads/b{number}" for number in range(20)], "--push-option=ci.skip")
+
+        self.assertIn("not tested, as ci.skip asks", said[0])
+        self.assertEqual(21, sum(line.startswith("curious: 0") for line in said))
+        [record] = self.records()
+        self.assertEqual((21, ("ci.skip",)), (len(record.updates), record.options))
 
     def test_it_finds_the_files_beside_it(self) -> None:
         self.write_hook(self.bare / "hooks" / "post-receive")
