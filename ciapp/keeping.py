@@ -98,14 +98,15 @@ def restore(context: Context, file: Path, replace: bool) -> None:
 @pass_context
 def forget(context: Context, repo: str, yes: bool) -> None:
     """Delete all that is known of REPO; its hook must be removed, or the repository be gone."""
-    from ciapp.intake.hook import is_installed
+    from ciapp.intake.hook import default_name, is_installed
     from ciapp.results.forgetting import forget as forget_all
     from ciapp.testing.mirror import Mirror
 
     database, settings = context.ledger(), context.settings
     repository = find_repository(database, repo)
     git_dir, is_here = Path(repository.git_dir), repository.host == settings.host_name
-    if is_here and git_dir.is_dir() and is_installed(git_dir):
+    # A hook that records under another name leaves this one to be forgotten.
+    if is_here and git_dir.is_dir() and is_installed(git_dir) and default_name(git_dir) == repo:
         raise UsageError(f"{repo} still has its hook; run `ciapp hook remove {git_dir}` first")
     where = git_dir if is_here else f"{git_dir} on {repository.host}, whose hook must be removed there"
     question = f"Delete the runs and reports of {repo} ({where})? The repository itself is not touched."

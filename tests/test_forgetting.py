@@ -9,7 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 from click.testing import CliRunner, Result
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from ciapp.cli import cli
 from ciapp.errors import UsageError
@@ -118,6 +118,13 @@ class TestCommand(unittest.TestCase):
         said = f"team still has its hook; run `ciapp hook remove {self.bare}` first"
         self.assertEqual(said, str(refused.exception))
         self.assertTrue(self.known())
+
+    def test_a_second_name_of_a_repository_whose_hook_records_under_the_first_can_go(self):
+        # As ciapp once registered it when the hook was installed again with --name.
+        with self.database.write() as connection:
+            connection.execute(update(schema.repositories).values(name="second"))
+
+        self.assertIn("forgot second", CliRunner().invoke(cli, ["forget", "second", "--yes"]).output)
 
     def test_it_asks_first_and_deletes_the_mirror_as_well(self):
         remove_hook(self.bare)

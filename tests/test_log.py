@@ -6,7 +6,8 @@ import unittest
 
 from ciapp.errors import NoSuchRunError, UsageError
 from ciapp.results.history import NotInLedgerError, commit_log, resolve_revision, runs_of
-from ciapp.results.pushes import KnownRepository, register_repository
+from ciapp.results.pushes import KnownRepository
+from ciapp.results.registration import register_repository
 from tests.support.git_repositories import WorkTree, git, new_bare_repository
 from tests.support.ledgers import commit, fresh_sqlite, push
 

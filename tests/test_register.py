@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 import unittest
+from datetime import UTC, datetime
 
 import msgspec
 
 from ciapp.errors import UsageError
 from ciapp.intake.dispatcher import Dispatcher
+from ciapp.intake.hook import remove_hook
 from ciapp.intake.presence import Presence
 from ciapp.intake.register import install_and_register, queue_commit
-from ciapp.results.pushes import KnownRepository, find_repository, seen_refs
+from ciapp.results import schema
+from ciapp.results.pushes import KnownRepository, find_repository, has_commit, list_repositories, seen_refs
 from ciapp.results.report import State
 from ciapp.results.runs import cancel_run, find_runs
 from ciapp.settings import RepositorySettings, Settings
@@ -73,6 +76,40 @@ class TestRegister(unittest.TestCase):
     def test_asking_again_for_what_was_tested_asks_for_nothing(self) -> None:
         self.install(test_tips=True)
         self.assertEqual("0 runs of its commits are queued", self.install(test_tips=True)[-1])
+
+    def test_another_name_is_said_and_each_push_is_recorded_once(self) -> None:
+        self.install(name="first", test_tips=True)
+        self.settings = msgspec.structs.replace(self.settings, repository={"first": RepositorySettings()})
+
+        said = self.install(name="second")
+
+        self.assertEqual(f"hook installed in {self.bare}; pushes to it are tested as second", said[0])
+        self.assertIn("it was first: its runs and reports are second's now", said[1])
+        self.assertIn("call it [repository.second] there", said[2])
+        self.assertEqual(["second"], [one.name for one in list_repositories(self.database)])
+        self.assertEqual(2, len(find_runs(self.database, "second", [self.past[1], self.past[3]])))
+        skipped = self.tree.commit("New")
+        self.tree.push("-o", "ci.skip", "main")
+        Dispatcher(self.settings, self.database, lambda runs: None).step()
+        self.assertEqual([], find_runs(self.database, "second", [skipped]))
+        self.assertTrue(has_commit(self.database, 1, skipped))
+
+    def test_the_name_that_the_ledger_has_is_kept_when_the_hook_was_removed(self) -> None:
+        self.install(name="first")
+        remove_hook(self.bare)
+
+        self.assertEqual([f"hook installed in {self.bare}; pushes to it are tested as first"], self.install())
+
+    def test_a_repository_with_two_names_from_long_ago_says_how_to_end_that(self) -> None:
+        self.install(name="first")
+        with self.database.write() as connection:
+            row = {"name": "second", "host": "here", "git_dir": str(self.bare)}
+            connection.execute(schema.repositories.insert().values(**row, registered_at=datetime.now(UTC)))
+
+        said = self.install()
+
+        self.assertIn("tested as first", said[0])
+        self.assertIn("has it as second as well; run `ciapp forget second`", said[1])
 
     def test_an_empty_repository_can_be_taken_in_with_its_tips(self) -> None:
         self.bare = new_bare_repository(self, "empty.git")

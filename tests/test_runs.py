@@ -15,15 +15,9 @@ from ciapp.results.attempts import list_attempts
 from ciapp.results.database import Database, stored_text
 from ciapp.results.order import DEFERRED
 from ciapp.results.pinned import settled_pushes
-from ciapp.results.pushes import (
-    NewPush,
-    check_name,
-    find_repository,
-    has_push,
-    record_push,
-    seen_refs,
-)
+from ciapp.results.pushes import NewPush, find_repository, has_push, record_push, seen_refs
 from ciapp.results.queue import count_queue, next_runs, release_runs, reserve_runs
+from ciapp.results.registration import check_name
 from ciapp.results.report import State, Status
 from ciapp.results.reruns import rerun
 from ciapp.results.runs import (

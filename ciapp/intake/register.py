@@ -22,10 +22,9 @@ from ciapp.results.pushes import (
     KnownRepository,
     NewPush,
     Recorded,
-    check_name,
     has_commit,
-    register_repository,
 )
+from ciapp.results.registration import check_name, names_of, register_repository
 from ciapp.results.reruns import rerun
 from ciapp.results.runs import find_runs
 from ciapp.settings import Settings, settings_file
@@ -45,24 +44,51 @@ def install_and_register(
 ) -> list[str]:
     """Install the hook and record the present refs as seen; returns lines that say what was done.
 
-    Doing it again changes nothing but what was asked for anew. Raises UsageError when the name belongs to
-    another repository, unless that one has `moved` here with its history.
+    Doing it again changes nothing but what was asked for anew: another name is given to the same history.
+    Raises UsageError when the name belongs to another repository, unless that one has `moved` here with its
+    history.
     """
     git_dir = find_git_dir(path)
     git = Repository(git_dir)
     since = _resolve(git, path, test_since) if test_since else None
-    name = name or default_name(git_dir)
-    where = {"name": name, "host": settings.host_name, "git_dir": str(git_dir)}
-    if not moved:
-        check_name(database, **where)
+    host = settings.host_name
+    known = names_of(database, host=host, git_dir=str(git_dir))
+    if name is None:
+        name = known[0] if len(known) == 1 else default_name(git_dir)
+    check_name(database, name=name, host=host, git_dir=str(git_dir), moved=moved)
     # What a push changes from here on is found: by the hook, or by comparing refs with these.
     refs = {ref: value for ref, value in git.refs().items() if policy_of(settings, name, ref) != "off"}
     install_hook(path, name=name, command=COMMAND, config=settings_file(), state_dir=settings.state_path)
-    repository = register_repository(database, **where, refs=refs)
+    repository = register_repository(
+        database, name=name, host=host, git_dir=str(git_dir), refs=refs, moved=moved
+    )
     lines = [f"hook installed in {git_dir}; pushes to it are tested as {name}"]
+    lines += _say_other_names(
+        settings, name, [one for one in known if one != name], is_renamed=name not in known
+    )
     if test_tips or since:
         added = _queue_past(settings, database, repository, git, refs, since)
         lines.append(f"{added.runs} runs of its commits are queued")
+    return lines
+
+
+def _say_other_names(settings: Settings, name: str, others: Sequence[str], *, is_renamed: bool) -> list[str]:
+    """What became of the names that the ledger had for a repository before this one."""
+    if not is_renamed:
+        return [
+            f"the ledger has it as {other} as well; run `ciapp forget {other}`, or each push counts twice"
+            for other in others
+        ]
+    lines = [
+        f"it was {other}: its runs and reports are {name}'s now; "
+        f"workers fetch into a new mirror, and what is in mirrors/{other}.git can be deleted"
+        for other in others
+    ]
+    lines += [
+        f"the settings still have [repository.{other}]; call it [repository.{name}] there, on every host"
+        for other in others
+        if other in settings.repository and name not in settings.repository
+    ]
     return lines
 
 

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, delete, select
 
 from ciapp.errors import UsageError
 from ciapp.git import NULL_IDS, Commit
@@ -66,44 +66,6 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     runs: int = 0
 
 
-def check_name(database: Database, *, name: str, host: str, git_dir: str) -> None:
-    """Raises UsageError when the name belongs to a repository elsewhere."""
-    for known in list_repositories(database):
-        if known.name == name and (known.host, known.git_dir) != (host, git_dir):
-            raise UsageError(
-                f"the name {name} belongs to {known.host}:{known.git_dir}; choose another with --name, "
-                "or add --moved if that repository is here now"
-            )
-
-
-def register_repository(
-    database: Database, *, name: str, host: str, git_dir: str, refs: Mapping[str, str]
-) -> KnownRepository:
-    """Add a repository whose present refs count as seen; one that is known keeps what was seen of it.
-
-    A name that belonged to a repository elsewhere is this one's from now on: see `check_name`.
-    """
-    with database.write() as connection:
-        row = connection.execute(
-            select(schema.repositories).where(schema.repositories.c.name == name)
-        ).one_or_none()
-        if row is not None:
-            connection.execute(
-                update(schema.repositories)
-                .where(schema.repositories.c.id == row.id)
-                .values(host=host, git_dir=git_dir)
-            )
-            return KnownRepository(id=row.id, name=name, host=host, git_dir=git_dir)
-        connection.execute(
-            schema.repositories.insert().values(
-                name=name, host=host, git_dir=git_dir, registered_at=datetime.now(UTC)
-            )
-        )
-        row = connection.execute(select(schema.repositories).where(schema.repositories.c.name == name)).one()
-        _store_refs(database, connection, row.id, refs)
-        return _as_repository(row)
-
-
 def find_repository(database: Database, name: str) -> KnownRepository:
     """The repository of that name. Raises UsageError when the ledger has none."""
     with database.read() as connection:
@@ -116,7 +78,7 @@ def find_repository(database: Database, name: str) -> KnownRepository:
             raise UsageError(
                 f"the ledger knows no repository {name!r} ({there}); add it with `ciapp hook install`"
             )
-        return _as_repository(row)
+        return as_repository(row)
 
 
 def list_repositories(database: Database, host: str | None = None) -> list[KnownRepository]:
@@ -125,7 +87,7 @@ def list_repositories(database: Database, host: str | None = None) -> list[Known
     if host is not None:
         query = query.where(schema.repositories.c.host == host)
     with database.read() as connection:
-        return [_as_repository(row) for row in connection.execute(query)]
+        return [as_repository(row) for row in connection.execute(query)]
 
 
 def seen_refs(database: Database, repository_id: int) -> dict[str, str]:
@@ -188,7 +150,7 @@ def record_push(
         for batch in _batches(commits):
             new_commits += _insert_commits(database, connection, repository_id, push, batch)
             new_runs += _insert_runs(database, connection, repository_id, int(added), ref, push, batch)
-        _store_refs(database, connection, repository_id, refs)
+        store_refs(database, connection, repository_id, refs)
         return Recorded(push_id=int(added), commits=new_commits, runs=new_runs)
 
 
@@ -294,9 +256,10 @@ def new_run(
     }
 
 
-def _store_refs(
+def store_refs(
     database: Database, connection: Connection, repository_id: int, refs: Mapping[str, str]
 ) -> None:
+    """Note what these refs name now; a null id for one that is gone."""
     changed = [
         {"repository_id": repository_id, "name": stored_text(name), "value": value}
         for name, value in refs.items()
@@ -319,5 +282,6 @@ def _batches(items: Iterable[Item], size: int = 500) -> Iterator[tuple[Item, ...
         yield batch
 
 
-def _as_repository(row: Row[Any]) -> KnownRepository:
+def as_repository(row: Row[Any]) -> KnownRepository:
+    """A row of `schema.repositories`."""
     return KnownRepository(id=row.id, name=row.name, host=row.host, git_dir=row.git_dir)

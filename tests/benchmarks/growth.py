@@ -30,8 +30,9 @@ from ciapp.results import schema
 from ciapp.results.database import Database
 from ciapp.results.history import commit_log, runs_of
 from ciapp.results.outcomes import latest_runs, past_tests
-from ciapp.results.pushes import KnownRepository, NewPush, find_repository, record_push, register_repository
+from ciapp.results.pushes import KnownRepository, NewPush, find_repository, record_push
 from ciapp.results.queue import count_queue, next_runs
+from ciapp.results.registration import register_repository
 from ciapp.results.report import (
     Findings,
     Outcome,

@@ -15,7 +15,8 @@ from sqlalchemy.exc import OperationalError
 from ciapp.git import Commit
 from ciapp.results.database import Database
 from ciapp.results.matrix import DEFAULT
-from ciapp.results.pushes import KnownRepository, NewPush, Recorded, record_push, register_repository
+from ciapp.results.pushes import KnownRepository, NewPush, Recorded, record_push
+from ciapp.results.registration import register_repository
 from ciapp.results.report import Findings, Outcome, Status, TestResult
 from tests.support.services import need
 

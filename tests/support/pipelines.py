@@ -13,7 +13,8 @@ from ciapp.git import Repository
 from ciapp.intake.push import changed_refs
 from ciapp.intake.recording import Change, record_change
 from ciapp.results.database import Database
-from ciapp.results.pushes import register_repository, seen_refs
+from ciapp.results.pushes import seen_refs
+from ciapp.results.registration import register_repository
 from ciapp.results.report import Report
 from ciapp.results.runs import Run, find_runs
 from ciapp.results.store import report_on, save_report
