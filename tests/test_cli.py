@@ -300,7 +300,7 @@ class TestVerdicts(Pushed):
     def test_wait_on_another_host_refuses_at_once_what_is_no_commit_id(self) -> None:
         started = time.monotonic()
         unknown = "the ledger knows no commit 'topic' of team, which is on here"
-        sentence = f"{unknown}; give a commit id or a branch: main"
+        sentence = f"{unknown}; give a commit id, a tag or a branch: main"
         self.refused(2, sentence, "wait", "team", "topic", CIAPP_HOST="there")
         self.assertLess(time.monotonic() - started, 5)
 

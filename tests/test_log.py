@@ -60,15 +60,47 @@ class TestLog(unittest.TestCase):
         with self.assertRaisesRegex(UsageError, "several commits"):
             resolve("0000")
         self.assertEqual(commit(0xABCDE2).id, resolve("HEAD"))
-        with self.assertRaisesRegex(UsageError, "knows no commit 'HEAD~1'.*, which is on there; .*: main$"):
-            resolve("HEAD~1")
+        self.assertEqual(commit(0xABCDE1).id, resolve("HEAD~1"))
+        with self.assertRaisesRegex(UsageError, "knows no commit 'side'.*, which is on there; .*: main$"):
+            resolve("side~1")
         with self.assertRaises(NotInLedgerError):
             resolve("abcdef0")
         push(self.database, there, commit(0xABCDE3), ref="refs/heads/topic")
-        with self.assertRaisesRegex(UsageError, "give a commit id or a branch: main, topic$"):
+        with self.assertRaisesRegex(UsageError, "give a commit id, a tag or a branch: main, topic$"):
             resolve("HEAD")
         logged = commit_log(self.database, there, "main", "here", 5)
         self.assertEqual([0xABCDE2, 0xABCDE1], [int(one.commit, 16) for one in logged])
+
+    def test_simple_steps_lead_on_from_a_revision_elsewhere(self):
+        there = self.register("there", "/srv/far.git", "far")
+        root, left, right = commit(1), commit(2, parents=(commit(1).id,)), commit(3, parents=(commit(1).id,))
+        merge, tip = commit(4, parents=(left.id, right.id)), commit(5, parents=(commit(4).id,))
+        push(self.database, there, root, left, right, merge, tip)
+        for steps, expected in (
+            ("~0", tip),
+            ("^0", tip),
+            ("^{commit}", tip),
+            ("^{}~", merge),
+            ("^", merge),
+            ("~1^2", right),
+            ("^^", left),
+            ("~3", root),
+            ("^^2^1", root),
+        ):
+            for name in ("main", "HEAD", "@", "refs/heads/main", tip.id):
+                with self.subTest(name + steps):
+                    self.assertEqual(
+                        expected.id, resolve_revision(self.database, there, name + steps, "here")
+                    )
+        for revision in ("main~4", "main^2", "main~99999"):
+            with (
+                self.subTest(revision),
+                self.assertRaisesRegex(UsageError, "no parent .*; ask for it on there"),
+            ):
+                resolve_revision(self.database, there, revision, "here")
+        for revision in ("main^{tree}", "main@{0}", "~1", "^", "main~x"):
+            with self.subTest(revision), self.assertRaisesRegex(UsageError, "knows no commit"):
+                resolve_revision(self.database, there, revision, "here")
 
     def test_the_log_has_every_commit_tested_or_not_newest_first(self):
         commits = [self.tree.commit(f"Commit {n}") for n in range(3)]

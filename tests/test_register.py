@@ -7,6 +7,7 @@ import unittest
 from datetime import UTC, datetime
 
 import msgspec
+from sqlalchemy import delete, select
 
 from ciapp.errors import UsageError
 from ciapp.intake.dispatcher import Dispatcher
@@ -14,6 +15,7 @@ from ciapp.intake.hook import remove_hook
 from ciapp.intake.presence import Presence
 from ciapp.intake.register import install_and_register, queue_commit
 from ciapp.results import schema
+from ciapp.results.history import resolve_revision
 from ciapp.results.pushes import KnownRepository, find_repository, has_commit, list_repositories, seen_refs
 from ciapp.results.report import State
 from ciapp.results.runs import cancel_run, find_runs
@@ -66,6 +68,60 @@ class TestRegister(unittest.TestCase):
     def test_all_since_a_revision_is_tested_on_request(self) -> None:
         self.assertEqual("2 runs of its commits are queued", self.install(test_since=self.past[1])[-1])
         self.assertEqual(self.past[2:], self.queued())
+
+    def test_annotated_tags_are_known_on_other_hosts_by_name_and_by_id(self) -> None:
+        self.install()
+        self.tree.git("tag", "--annotate", "--message", "Two", "v2", self.past[3])
+        self.tree.git("tag", "--annotate", "--message", "Two of two", "nested", "v2")
+        self.tree.push("v2", "nested")
+        Dispatcher(self.settings, self.database, lambda runs: None).step()
+        repository = find_repository(self.database, "team")
+
+        def resolve(revision: str) -> str:
+            return resolve_revision(self.database, repository, revision, "there")
+
+        for name, commit in (("v1", self.past[1]), ("v2", self.past[3]), ("nested", self.past[3])):
+            tag = git(self.bare, "rev-parse", name)
+            for revision in (name, f"tags/{name}", f"{name}^{{}}", f"{name}^0", tag, tag[:10]):
+                with self.subTest(revision):
+                    self.assertEqual(commit, resolve(revision))
+        self.assertEqual(
+            {"refs/heads/main", "refs/tags/v1", "refs/tags/v2", "refs/tags/nested"},
+            set(seen_refs(self.database, repository.id)),
+        )
+        self.install(test_tips=True)
+        self.assertEqual(self.past[1], resolve("v1"))
+
+    def test_annotated_tags_of_an_older_ledger_are_known_once_the_hook_is_installed_again(self) -> None:
+        self.install()
+        repository = find_repository(self.database, "team")
+        with self.database.write() as connection:
+            connection.execute(delete(schema.refs).where(schema.refs.c.name == "refs/tags/v1^{}"))
+        self.tree.git("tag", "--annotate", "--message", "Later", "later", self.past[2])
+        self.tree.push("later")
+
+        self.install()
+
+        self.assertEqual(self.past[1], resolve_revision(self.database, repository, "v1", "there"))
+        self.assertEqual({"refs/heads/main", "refs/tags/v1"}, set(seen_refs(self.database, repository.id)))
+
+    def test_a_tag_that_is_moved_or_deleted_takes_its_commit_along(self) -> None:
+        self.install()
+        repository = find_repository(self.database, "team")
+        peeled = select(schema.refs.c.value).where(schema.refs.c.name == "refs/tags/v1^{}")
+        for tagging, pushing, behind in (
+            (("--annotate", "--force", "--message", "x", "v1", self.past[2]), "+v1", {self.past[2]}),
+            (("--force", "v1", self.past[3]), "+v1", set()),
+            (("--force", "--annotate", "--message", "x", "v1", self.past[2]), "+v1", {self.past[2]}),
+            (("--delete", "v1"), ":v1", set()),
+        ):
+            self.tree.git("tag", *tagging)
+            self.tree.push(pushing)
+            Dispatcher(self.settings, self.database, lambda runs: None).step()
+            with self.subTest(tagging), self.database.read() as connection:
+                self.assertEqual(behind, set(connection.scalars(peeled)))
+                if pushing == "+v1":
+                    self.assertEqual(tagging[-1], resolve_revision(self.database, repository, "v1", "there"))
 
     def test_a_revision_that_is_none_is_refused_before_anything_is_done(self) -> None:
         with self.assertRaisesRegex(UsageError, "has no revision 'nope'; give --test-since a commit of it"):

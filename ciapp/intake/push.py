@@ -49,6 +49,15 @@ def tips(repository: Repository, updates: Iterable[RefUpdate]) -> dict[str, tupl
     return named
 
 
+def peeled_tags(repository: Repository, updates: Iterable[RefUpdate]) -> dict[str, str]:
+    """Refs that were given an annotated tag → the commit behind it."""
+    return {
+        update.ref: peeled
+        for update, (peeled, kind) in _peeled_updates(repository, updates)
+        if kind == "commit" and peeled != update.new
+    }
+
+
 def untestable(repository: Repository, updates: Iterable[RefUpdate]) -> dict[str, str]:
     """Refs that brought something other than a commit → a sentence that says what."""
     return {

@@ -17,7 +17,7 @@ import msgspec
 from ciapp.git import Commit, Repository
 from ciapp.intake.matrix import Matrix
 from ciapp.intake.pins import pin
-from ciapp.intake.push import RefUpdate, lost_updates, new_commits, tips, untestable
+from ciapp.intake.push import RefUpdate, lost_updates, new_commits, peeled_tags, tips, untestable
 from ciapp.results.database import Database
 from ciapp.results.pushes import KnownRepository, NewPush, Recorded, record_push, seen_refs
 from ciapp.results.reruns import rerun_tested
@@ -55,7 +55,7 @@ def record_change(
     # What a ref that is off brought stays new: another ref may bring it again, to be tested.
     updates = [one for one in change.updates if policy_of(settings, repository.name, one.ref) != "off"]
     seen = set(seen_refs(database, repository.id).values())
-    refs = {one.ref: one.new for one in updates}
+    changed, refs = updates, {one.ref: one.new for one in updates}
     updates = [*lost_updates(updates, seen), *updates]
     tip_only = [one for one in updates if policy_of(settings, repository.name, one.ref) == "tip"]
     git = Repository(Path(repository.git_dir))
@@ -73,6 +73,7 @@ def record_change(
         pusher=change.pusher,
         options=change.options,
         refs=refs,
+        peeled=peeled_tags(git, [one for one in changed if one.new not in named]),
         tips=named,
         tested=_tested(git, updates, tip_only, seen, change.options),
         environments=Matrix(settings, repository).environments,

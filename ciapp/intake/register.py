@@ -13,7 +13,7 @@ from ciapp.git import Commit, Repository, find_git_dir
 from ciapp.intake.hook import default_name, install_hook
 from ciapp.intake.matrix import Matrix
 from ciapp.intake.pins import pin
-from ciapp.intake.push import RefUpdate, new_commits, single_commits, tips
+from ciapp.intake.push import RefUpdate, new_commits, peeled_tags, single_commits, tips
 from ciapp.intake.recording import policy_of, record_and_tell
 from ciapp.results.database import Database
 from ciapp.results.matrix import environment_of
@@ -58,9 +58,10 @@ def install_and_register(
     check_name(database, name=name, host=host, git_dir=str(git_dir), moved=moved)
     # What a push changes from here on is found: by the hook, or by comparing refs with these.
     refs = {ref: value for ref, value in git.refs().items() if policy_of(settings, name, ref) != "off"}
+    peeled = _peeled(git, refs)
     install_hook(path, name=name, command=COMMAND, config=settings_file(), state_dir=settings.state_path)
     repository = register_repository(
-        database, name=name, host=host, git_dir=str(git_dir), refs=refs, moved=moved
+        database, name=name, host=host, git_dir=str(git_dir), refs=refs, peeled=peeled, moved=moved
     )
     lines = [f"hook installed in {git_dir}; pushes to it are tested as {name}"]
     lines += _say_other_names(
@@ -187,6 +188,7 @@ def _record_now(
         record=f"{why}-{now:%Y%m%dT%H%M%S.%f}",
         received_at=now,
         refs=refs,
+        peeled=_peeled(git, refs),
         tips=named,
         tested=tested,
         environments=environments,
@@ -194,6 +196,10 @@ def _record_now(
     )
     pin(git, push.record, named)
     return record_and_tell(database, repository, push, commits)
+
+
+def _peeled(git: Repository, refs: Mapping[str, str]) -> dict[str, str]:
+    return peeled_tags(git, [RefUpdate(old="", new=value, ref=ref) for ref, value in refs.items()])
 
 
 def _resolve(git: Repository, path: Path, revision: str) -> str:

@@ -4,7 +4,7 @@ In:  a repository's name and a revision, as a person writes it.
 Out: commits, newest first, with the facts of each and its runs.
 
 git knows what a revision means, where the repository is on this host; elsewhere the ledger knows commits by
-the start of their ids, and refs by what was last seen of them.
+the start of their ids, refs by what was last seen of them, and what ~ and ^ lead to by the commits' parents.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from ciapp.errors import GitError, NoSuchRunError, UsageError
 from ciapp.git import Repository
 from ciapp.results import schema
 from ciapp.results.database import Database
-from ciapp.results.pushes import KnownRepository, seen_refs
+from ciapp.results.pushes import PEELED, KnownRepository, seen_refs
 from ciapp.results.runs import Run, find_runs
 
 COMMIT_ID = re.compile(r"[0-9a-f]{4,64}")  #: or the start of one
+STEPS = re.compile(
+    r"(.+?)((?:~\d*|\^\d*|\^\{(?:commit)?\})*)", re.DOTALL
+)  #: a name, and where it leads from there
+STEP = re.compile(r"([~^])(\d+|\{(?:commit)?\})?")
 REF_PREFIXES = ("", "refs/", "refs/heads/", "refs/tags/")
 
 
@@ -51,19 +55,19 @@ def resolve_revision(database: Database, repository: KnownRepository, revision: 
             raise UsageError(_say_unknown(repository.name, revision, git)) from error
     refs = seen_refs(database, repository.id)
     branches = [name.removeprefix("refs/heads/") for name in refs if name.startswith("refs/heads/")]
-    if revision == "HEAD" and len(branches) == 1:
-        revision = branches[0]
-    found = _known_commits(database, repository.id, revision)
+    matched = STEPS.fullmatch(revision)
+    name, steps = matched.groups() if matched else (revision, "")
+    if name in ("HEAD", "@") and len(branches) == 1:
+        name = branches[0]
+    found = _known_commits(database, repository.id, name)
     if len(found) == 1:
-        return found[0]
+        return _follow(database, repository, found.pop(), steps)
     if found:
-        raise UsageError(
-            f"{revision!r} is the start of several commits of {repository.name}; give more of it"
-        )
-    unknown = f"the ledger knows no commit {revision!r} of {repository.name}, which is on {repository.host}"
-    if COMMIT_ID.fullmatch(revision):
+        raise UsageError(f"{name!r} is the start of several commits of {repository.name}; give more of it")
+    unknown = f"the ledger knows no commit {name!r} of {repository.name}, which is on {repository.host}"
+    if COMMIT_ID.fullmatch(name):
         raise NotInLedgerError(f"{unknown}; push it first, or see `ciapp log {repository.name}`")
-    raise UsageError(f"{unknown}; give a commit id or a branch: {_some(branches)}")
+    raise UsageError(f"{unknown}; give a commit id, a tag or a branch: {_some(branches)}")
 
 
 def commit_log(
@@ -141,21 +145,52 @@ def _purged(database: Database, repository_id: int, candidates: Sequence[str]) -
     return found
 
 
-def _known_commits(database: Database, repository_id: int, revision: str) -> list[str]:
-    commits, refs = schema.commits.c, schema.refs.c
+def _known_commits(database: Database, repository_id: int, name: str) -> set[str]:
+    """The commits, two at most, that a ref or the start of an id stands for; annotated tags are peeled."""
+    commits, refs, behind = schema.commits.c, schema.refs.c, schema.refs.alias().c
+    mine = refs.repository_id == repository_id
     with database.read() as connection:
         for prefix in REF_PREFIXES:
-            value = connection.scalar(
-                select(refs.value).where(refs.repository_id == repository_id, refs.name == prefix + revision)
-            )
-            if value is not None:
-                return [value]
-        if not COMMIT_ID.fullmatch(revision):
-            return []
-        query = select(commits.commit).where(
-            commits.repository_id == repository_id, commits.commit.startswith(revision, autoescape=True)
+            full = prefix + name
+            query = select(refs.name, refs.value).where(mine, refs.name.in_((full, full + PEELED)))
+            values = {row.name: row.value for row in connection.execute(query)}
+            if full in values:
+                return {values.get(full + PEELED, values[full])}
+        if not COMMIT_ID.fullmatch(name):
+            return set()
+        by_id = select(commits.commit).where(
+            commits.repository_id == repository_id, commits.commit.startswith(name, autoescape=True)
         )
-        return list(connection.scalars(query.limit(2)))
+        by_tag = select(behind.value).where(
+            mine,
+            refs.value.startswith(name, autoescape=True),
+            behind.repository_id == repository_id,
+            behind.name == refs.name + PEELED,
+        )
+        return {*connection.scalars(by_id.limit(2)), *connection.scalars(by_tag.distinct().limit(2))}
+
+
+def _follow(database: Database, repository: KnownRepository, commit: str, steps: str) -> str:
+    """Where steps like ~2 and ^2 lead from a commit. Raises UsageError for a parent that is not known."""
+    commits = schema.commits.c
+    with database.read() as connection:
+        for kind, number in STEP.findall(steps):
+            if number.startswith("{"):
+                continue
+            count = int(number or 1)
+            # ~2 is two steps, each to the first parent; ^2 is one step to the second, and ^0 is none.
+            for which in [1] * count if kind == "~" else [count] if count else []:
+                query = select(commits.parents).where(
+                    commits.repository_id == repository.id, commits.commit == commit
+                )
+                parents = (connection.scalar(query) or "").split()
+                if len(parents) < which:
+                    raise UsageError(
+                        f"the ledger knows no parent {which} of commit {commit[:12]} of {repository.name}; "
+                        f"ask for it on {repository.host}, or give a commit id"
+                    )
+                commit = parents[which - 1]
+    return commit
 
 
 def _logged_in_ledger(

@@ -24,6 +24,9 @@ from ciapp.results.report import State
 
 Item = TypeVar("Item")
 
+#: After a tag's name: the commit that an annotated tag names, in a row of its own, as `git ls-remote` has it.
+PEELED = "^{}"
+
 
 class KnownRepository(msgspec.Struct, frozen=True, kw_only=True):
     """A repository that the ledger knows."""
@@ -51,6 +54,7 @@ class NewPush(msgspec.Struct, frozen=True, kw_only=True):
     pusher: str = ""
     options: tuple[str, ...] = ()
     refs: Mapping[str, str]  #: every ref it changed → its new value; a null id for a deleted ref
+    peeled: Mapping[str, str] = {}  #: of those, the ones that name an annotated tag → the commit behind it
     tips: Mapping[str, tuple[str, ...]]  #: commit → the refs that now name it
     tested: frozenset[str] | None = None  #: of the new commits, those to test; None: all of them
     environments: EnvironmentsOf = default_alone
@@ -93,7 +97,7 @@ def list_repositories(database: Database, host: str | None = None) -> list[Known
 def seen_refs(database: Database, repository_id: int) -> dict[str, str]:
     """Each ref's last seen value, names as `stored_text` has them."""
     query = select(schema.refs.c.name, schema.refs.c.value).where(
-        schema.refs.c.repository_id == repository_id
+        schema.refs.c.repository_id == repository_id, ~schema.refs.c.name.endswith(PEELED, autoescape=True)
     )
     with database.read() as connection:
         return {row.name: row.value for row in connection.execute(query)}
@@ -150,7 +154,7 @@ def record_push(
         for batch in _batches(commits):
             new_commits += _insert_commits(database, connection, repository_id, push, batch)
             new_runs += _insert_runs(database, connection, repository_id, int(added), ref, push, batch)
-        store_refs(database, connection, repository_id, refs)
+        store_refs(database, connection, repository_id, refs, push.peeled)
         return Recorded(push_id=int(added), commits=new_commits, runs=new_runs)
 
 
@@ -257,18 +261,26 @@ def new_run(
 
 
 def store_refs(
-    database: Database, connection: Connection, repository_id: int, refs: Mapping[str, str]
+    database: Database,
+    connection: Connection,
+    repository_id: int,
+    refs: Mapping[str, str],
+    peeled: Mapping[str, str],
 ) -> None:
-    """Note what these refs name now; a null id for one that is gone."""
+    """Note what these refs name now (a null id: nothing any more), and the commits behind annotated tags."""
+    values = {stored_text(name): value for name, value in refs.items()}
+    behind = {stored_text(name) + PEELED: commit for name, commit in peeled.items()}
     changed = [
-        {"repository_id": repository_id, "name": stored_text(name), "value": value}
-        for name, value in refs.items()
+        {"repository_id": repository_id, "name": name, "value": value}
+        for name, value in (values | behind).items()
         if value not in NULL_IDS
     ]
     if changed:
         connection.execute(database.upsert(schema.refs, ("repository_id", "name"), ("value",)), changed)
-    deleted = [stored_text(name) for name, value in refs.items() if value in NULL_IDS]
-    for batch in _batches(deleted):
+    gone = [name for name, value in values.items() if value in NULL_IDS]
+    # A branch never names a tag.
+    gone += [name + PEELED for name in values if not name.startswith("refs/heads/")]
+    for batch in _batches(name for name in gone if name not in behind):
         connection.execute(
             delete(schema.refs).where(
                 schema.refs.c.repository_id == repository_id, schema.refs.c.name.in_(batch)

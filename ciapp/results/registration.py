@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, select, text, update
 
 from ciapp.errors import UsageError
 from ciapp.results import schema
-from ciapp.results.database import Database
+from ciapp.results.database import Database, stored_text
 from ciapp.results.pushes import KnownRepository, as_repository, list_repositories, store_refs
 
 
@@ -42,9 +42,10 @@ def register_repository(
     host: str,
     git_dir: str,
     refs: Mapping[str, str],
+    peeled: Mapping[str, str] | None = None,
     moved: bool = False,
 ) -> KnownRepository:
-    """Add a repository whose present refs count as seen.
+    """Add a repository whose present refs count as seen; `peeled` as in `NewPush`.
 
     One that is known keeps its runs and what was seen of it, under the name that is given now.
     Raises UsageError as `check_name` does.
@@ -58,11 +59,27 @@ def register_repository(
         place = {"name": name, "host": host, "git_dir": git_dir}
         if row is not None:
             connection.execute(update(schema.repositories).where(repositories.id == row.id).values(**place))
+            _learn_peeled(database, connection, row.id, refs, peeled or {})
             return KnownRepository(id=row.id, **place)
         connection.execute(schema.repositories.insert().values(**place, registered_at=datetime.now(UTC)))
         row = connection.execute(select(schema.repositories).where(repositories.name == name)).one()
-        store_refs(database, connection, row.id, refs)
+        store_refs(database, connection, row.id, refs, peeled or {})
         return as_repository(row)
+
+
+def _learn_peeled(
+    database: Database,
+    connection: Connection,
+    repository_id: int,
+    refs: Mapping[str, str],
+    peeled: Mapping[str, str],
+) -> None:
+    """Note the commits behind annotated tags that an older ciapp recorded; other tags come as pushes."""
+    seen = schema.refs.c
+    query = select(seen.name, seen.value).where(seen.repository_id == repository_id)
+    values = {row.name: row.value for row in connection.execute(query)}
+    same = {name: refs[name] for name in peeled if values.get(stored_text(name)) == refs[name]}
+    store_refs(database, connection, repository_id, same, {name: peeled[name] for name in same})
 
 
 def _find_row(connection: Connection, name: str, host: str, git_dir: str, moved: bool) -> Row[Any] | None:

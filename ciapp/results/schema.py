@@ -82,7 +82,8 @@ refs = Table(
     metadata,
     Column("repository_id", Id, ForeignKey("repositories.id", ondelete="CASCADE"), nullable=False),
     Column("name", Text, nullable=False),
-    Column("value", String(64), nullable=False),  # as last seen by the intake; a tag is not peeled
+    # As last seen by the intake; what an annotated tag names is the value of a row NAME^{}.
+    Column("value", String(64), nullable=False),
     PrimaryKeyConstraint("repository_id", "name"),
 )
 
