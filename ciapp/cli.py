@@ -209,7 +209,7 @@ def wait(context: Context, repo: str, rev: str, timeout: float | None) -> None:
     """Show a commit's tests going on until they have finished; exits with the verdict."""
     database = context.ledger()
     deadline = time.monotonic() + timeout if timeout is not None else None
-    repository, runs = await_runs(database, repo, rev, context.settings.host_name, deadline)
+    repository, runs = await_runs(database, repo, rev, context.settings, deadline)
     runs = watch_runs(database, repository, runs, deadline)
     click.echo(render_log_line(runs_line(runs), width=0, color=sys.stdout.isatty()))
     verdict = overall(runs).status

@@ -13,7 +13,7 @@ from ciapp.errors import NoSuchRunError
 from ciapp.outlets.terminal import escape_line, format_duration
 from ciapp.outlets.text import LogLine
 from ciapp.results.database import Database
-from ciapp.results.history import LoggedCommit, NotInLedgerError, resolve_revision, runs_of
+from ciapp.results.history import LoggedCommit, NotInLedgerError, refs_with, resolve_revision, runs_of
 from ciapp.results.matrix import DEFAULT, needed_for, version_of
 from ciapp.results.order import DEFERRED
 from ciapp.results.overall import Overall, overall
@@ -21,9 +21,11 @@ from ciapp.results.pushes import KnownRepository, find_repository, has_commit, s
 from ciapp.results.report import State
 from ciapp.results.runs import Run, find_runs
 from ciapp.results.workers import list_workers, served
+from ciapp.settings import Settings
 
 APPEARS_WITHIN_S = 15.0  #: how long a commit that was pushed may take to reach the ledger
 LOOK_EVERY_S = 0.1
+PINS = "refs/ciapp/"  #: a commit that was forced away may be below these alone, and is tested
 
 
 class Waits(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +104,7 @@ def runs_line(runs: Sequence[Run], waits: Waits = NOTHING) -> LogLine:
 
 
 def await_runs(
-    database: Database, name: str, revision: str, host: str, deadline: float | None = None
+    database: Database, name: str, revision: str, settings: Settings, deadline: float | None = None
 ) -> tuple[KnownRepository, list[Run]]:
     """The runs of a commit that may have been pushed this moment, at least one.
 
@@ -111,16 +113,31 @@ def await_runs(
     repository = find_repository(database, name)
     appears = time.monotonic() + APPEARS_WITHIN_S
     appears = appears if deadline is None else min(appears, deadline)
+    looked_at = ""
     while True:
         try:
-            commit = resolve_revision(database, repository, revision, host)
+            commit = resolve_revision(database, repository, revision, settings.host_name)
             # A commit that the ledger has, and no run of it, was pushed and is not to be tested.
             if has_commit(database, repository.id, commit) or time.monotonic() > appears:
                 return repository, runs_of(database, repository, commit)
+            if commit != looked_at:
+                _refuse_untested(settings, repository, commit)
+                looked_at = commit
         except NotInLedgerError:
             if time.monotonic() > appears:
                 raise
         time.sleep(LOOK_EVERY_S)
+
+
+def _refuse_untested(settings: Settings, repository: KnownRepository, commit: str) -> None:
+    """Raises NoSuchRunError for a commit that is on refs alone whose pushes are not tested."""
+    name, refs = repository.name, refs_with(repository, commit, settings.host_name)
+    if refs and all(settings.ref_policy(name, ref) == "off" and not ref.startswith(PINS) for ref in refs):
+        others = f" and {len(refs) - 1} more" if len(refs) > 1 else ""
+        raise NoSuchRunError(
+            f"commit {commit[:12]} of {name} is on {refs[0]}{others} alone, and nothing that is pushed there "
+            f"is tested ([repository.{name}.refs]); queue it with `ciapp rerun {name} {commit[:12]}`"
+        )
 
 
 def watch_runs(

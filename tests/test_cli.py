@@ -283,6 +283,28 @@ class TestVerdicts(Pushed):
             *("report", "team", "HEAD~1", "--environment", "x"),
         )
 
+    def test_wait_says_at_once_that_what_is_pushed_to_a_ref_is_not_tested(self) -> None:
+        tree = WorkTree(self, self.bare)
+        noted = tree.commit("A note")
+        tree.push("main:refs/notes/commits")
+        config = self.folder / "ciapp.toml"
+        config.write_text('[repository.team.refs]\n"refs/heads/wip/*" = "off"\n')
+        tree.git("checkout", "--quiet", "--orphan", "wip")
+        draft = tree.commit("A draft")
+        tree.push("wip:refs/heads/wip/a")
+        for revision, commit, ref in (
+            (noted[:10], noted, "refs/notes/commits"),
+            ("wip/a", draft, "refs/heads/wip/a"),
+        ):
+            said = (
+                f"commit {commit[:12]} of team is on {ref} alone, and nothing that is pushed there is tested "
+                f"([repository.team.refs]); queue it with `ciapp rerun team {commit[:12]}`"
+            )
+            began = time.monotonic()
+            with self.subTest(ref):
+                self.refused(4, said, "--config", str(config), "wait", "team", revision)
+                self.assertLess(time.monotonic() - began, 5)
+
     def test_wait_gives_up_in_time(self) -> None:
         started = time.monotonic()
         code, out, err = self.call("wait", "team", "--timeout", "0.3")

@@ -36,17 +36,45 @@ class TestLog(unittest.TestCase):
     def test_head_is_the_only_branch_where_it_names_one_that_was_never_pushed(self):
         only = self.tree.commit()
         self.tree.push("HEAD:trunk")
-        self.assertEqual(only, self.resolve("HEAD"))
+        self.assertEqual(
+            [only] * 3, [self.resolve(revision) for revision in ("HEAD", "HEAD~0", "@^{commit}")]
+        )
         self.tree.push("HEAD:other")
-        with self.assertRaisesRegex(UsageError, "team has no revision 'HEAD'"):
-            self.resolve("HEAD")
+        mend = f"run `git -C {self.bare} symbolic-ref HEAD refs/heads/other`"
+        for revision in ("HEAD", "@", "HEAD^"):
+            with self.subTest(revision), self.assertRaises(UsageError) as refused:
+                self.resolve(revision)
+            said = "HEAD of team names refs/heads/main, which is not there; give one of its branches"
+            self.assertEqual(f"{said}, other, trunk, or {mend}", str(refused.exception))
+        git(self.bare, "symbolic-ref", "HEAD", "refs/heads/other")
+        self.assertEqual(only, self.resolve("HEAD"))
+        with self.assertRaisesRegex(
+            UsageError, r"team has no revision 'HEAD\^'; its branches are other, trunk"
+        ):
+            self.resolve("HEAD^")
 
     def test_an_unknown_revision_and_an_option_are_refused(self):
         self.tree.commit()
         self.tree.push("HEAD:main")
-        for revision in ("nowhere", "--all", "main^{tree}"):
+        for revision in ("nowhere", "--all", "main\nmain", "main~5"):
             with self.subTest(revision), self.assertRaisesRegex(UsageError, "has no revision"):
                 self.resolve(revision)
+
+    def test_a_revision_that_names_a_tree_or_a_blob_says_so(self):
+        self.tree.commit(files={"a file": "x"})
+        self.tree.git("tag", "light", "main:a file")
+        self.tree.git("tag", "--annotate", "--message", "A file", "heavy", "main:a file")
+        self.tree.push("main", "light", "heavy")
+        for revision, kind in (
+            ("main^{tree}", "tree"),
+            ("main:a file", "blob"),
+            ("light", "blob"),
+            ("heavy", "blob"),
+        ):
+            said = f"'{revision}' names a {kind} of team, not a commit; there is nothing to test"
+            with self.subTest(revision), self.assertRaises(UsageError) as refused:
+                self.resolve(revision)
+            self.assertEqual(said, str(refused.exception))
 
     def test_a_repository_elsewhere_is_known_by_ids_and_branches(self):
         there = self.register("there", "/srv/far.git", "far")

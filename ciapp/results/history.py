@@ -24,6 +24,7 @@ from ciapp.results.pushes import PEELED, KnownRepository, seen_refs
 from ciapp.results.runs import Run, find_runs
 
 COMMIT_ID = re.compile(r"[0-9a-f]{4,64}")  #: or the start of one
+HEAD = re.compile(r"(HEAD|@)([~^].*)?", re.DOTALL)
 STEPS = re.compile(
     r"(.+?)((?:~\d*|\^\d*|\^\{(?:commit)?\})*)", re.DOTALL
 )  #: a name, and where it leads from there
@@ -50,7 +51,7 @@ def resolve_revision(database: Database, repository: KnownRepository, revision: 
     if repository.host == host and Path(repository.git_dir).is_dir():
         git = Repository(Path(repository.git_dir))
         try:
-            return git.resolve_commit(_default_branch(git) if revision == "HEAD" else revision)
+            return git.resolve_commit(_with_default_branch(revision, git))
         except GitError as error:
             raise UsageError(_say_unknown(repository.name, revision, git)) from error
     refs = seen_refs(database, repository.id)
@@ -68,6 +69,17 @@ def resolve_revision(database: Database, repository: KnownRepository, revision: 
     if COMMIT_ID.fullmatch(name):
         raise NotInLedgerError(f"{unknown}; push it first, or see `ciapp log {repository.name}`")
     raise UsageError(f"{unknown}; give a commit id, a tag or a branch: {_some(branches)}")
+
+
+def refs_with(repository: KnownRepository, commit: str, host: str) -> list[str]:
+    """The refs that a commit is reached from; empty where the repository is elsewhere, or lacks it."""
+    if repository.host != host:
+        return []
+    try:
+        words = ("for-each-ref", f"--contains={commit}", "--format=%(refname)")
+        return Repository(Path(repository.git_dir)).run(*words).split()
+    except GitError:
+        return []
 
 
 def commit_log(
@@ -109,17 +121,44 @@ def runs_of(database: Database, repository: KnownRepository, commit: str) -> lis
     return runs
 
 
-def _default_branch(git: Repository) -> str:
-    """HEAD; or the only branch, where HEAD names one that was never pushed."""
-    branches = [ref for ref in git.refs() if ref.startswith("refs/heads/")]
-    return branches[0] if len(branches) == 1 else "HEAD"
+def _with_default_branch(revision: str, git: Repository) -> str:
+    """HEAD stands for the only branch, also where it names one that was never pushed."""
+    matched = HEAD.fullmatch(revision)
+    if matched is None:
+        return revision
+    branches = _branches(git)
+    return branches[0] + (matched[2] or "") if len(branches) == 1 else revision
 
 
 def _say_unknown(name: str, revision: str, git: Repository) -> str:
-    branches = [ref.removeprefix("refs/heads/") for ref in git.refs() if ref.startswith("refs/heads/")]
+    branches = [ref.removeprefix("refs/heads/") for ref in _branches(git)]
+    # What is behind a tag; after a path, which may end in ^{} itself, that means something else.
+    asked = [] if "\n" in revision else [f"{revision}^{{}}", revision]
+    for named in git.objects(asked):
+        if named is not None and named.kind in ("blob", "tree"):
+            return f"{revision!r} names a {named.kind} of {name}, not a commit; there is nothing to test"
     if not branches:
         return f"{name} has no branch yet, so {revision!r} names nothing; push one"
+    unborn = _unborn_branch(git) if HEAD.fullmatch(revision) else ""
+    if unborn:
+        mended = next((one for one in ("main", "master") if one in branches), branches[0])
+        return (
+            f"HEAD of {name} names {unborn}, which is not there; give one of its branches, "
+            f"{_some(branches)}, or run `git -C {git.git_dir} symbolic-ref HEAD refs/heads/{mended}`"
+        )
     return f"{name} has no revision {revision!r}; its branches are {_some(branches)}"
+
+
+def _unborn_branch(git: Repository) -> str:
+    """The branch that HEAD names and that is not there; empty when HEAD names a commit."""
+    try:
+        return "" if git.objects(["HEAD"])[0] else git.run("symbolic-ref", "HEAD")
+    except GitError:
+        return ""
+
+
+def _branches(git: Repository) -> list[str]:
+    return [ref for ref in git.refs() if ref.startswith("refs/heads/")]
 
 
 def _some(branches: Sequence[str]) -> str:
