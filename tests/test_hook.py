@@ -205,6 +205,18 @@ class TestMessages(HookedTest):
             self.push("--delete", "a", "b"),
         )
 
+    def test_what_is_neither_branch_nor_tag_is_not_followed(self) -> None:
+        said = "no branch or tag, so it is tested only where the settings say so"
+        self.assertEqual(
+            [f"ciapp: recorded 1 ref update of team; {said}"], self.push("main:refs/notes/commits")
+        )
+        self.assertEqual(
+            [f"ciapp: recorded 2 ref updates of team; {said}"],
+            self.push(":refs/notes/commits", "main:refs/x/y"),
+        )
+        [said] = self.push("main:refs/notes/a", "main:refs/tags/v1")
+        self.assertIn(f"2 ref updates of team; follow with: ciapp wait team {self.short}", said)
+
     def test_a_deletion_beside_a_branch_is_not_followed(self) -> None:
         self.push("main:refs/heads/a")
 
