@@ -31,7 +31,7 @@ from git.exc import GitCommandError, GitCommandNotFound
 from gitdb.db import LooseObjectDB, PackedDB
 from gitdb.exc import ODBError
 
-from ciapp.errors import GitError, NoRepositoryError
+from ciapp.errors import GitError
 
 #: Variables that tell git how to reach a remote; every other GIT_* variable is dropped.
 TRANSPORT_VARIABLES = frozenset(
@@ -293,19 +293,6 @@ def git_version() -> tuple[int, ...]:
         return tuple(Git().version_info)
     except GitCommandNotFound as error:
         raise GitError("there is no git on the PATH; install it") from error
-
-
-def find_git_dir(path: Path) -> Path:
-    """The git directory of a repository given by its folder, bare or not.
-
-    Raises NoRepositoryError when it is none; a folder inside a work tree does not count.
-    """
-    for candidate in (path / ".git", path):
-        if (candidate / "HEAD").is_file() and (candidate / "objects").is_dir():
-            return candidate.resolve()
-    raise NoRepositoryError(
-        f"{path} is not a git repository; give the folder of a bare repository or of a clone"
-    )
 
 
 def git_failure(words: Sequence[str], git_dir: Path, *, status: object, said: str) -> GitError:

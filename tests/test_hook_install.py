@@ -89,6 +89,37 @@ class TestInstall(InstallTest):
         self.tree.git("push", "--quiet", str(path), "main:refs/heads/topic")
         self.assertEqual("refs/heads/topic", read_records(path / ".git")[0].updates[0].ref)
 
+    def test_a_linked_work_tree_leads_to_its_main_repository(self) -> None:
+        self.tree.commit()
+        self.push("main")
+        linked = self.folder / "linked"
+        git(self.bare, "worktree", "add", "--quiet", str(linked), "-b", "side", "main")
+        for path in (linked, self.bare / "worktrees" / "linked"):
+            with self.subTest(path):
+                self.assertEqual(self.bare / "hooks" / "post-receive", self.install(path).hook)
+                self.assertTrue(is_installed(path))
+                remove_hook(path)
+                self.assertFalse(is_installed(self.bare))
+
+    def test_a_submodule_has_a_repository_of_its_own(self) -> None:
+        self.tree.commit()
+        self.push("main")
+        upper = self.folder / "upper"
+        git(self.folder, "init", "--quiet", str(upper))
+        git(upper, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(self.bare), "lower")
+
+        installed = self.install(upper / "lower")
+
+        self.assertEqual(upper / ".git/modules/lower/hooks/post-receive", installed.hook)
+        self.assertEqual("lower", installed.name)
+
+    def test_a_git_file_that_leads_nowhere_is_no_repository(self) -> None:
+        for content in (b"gitdir: nowhere\n", b"gitdir: \n", b"gitdir: a\0b\n", b"\xff\xfe\0", b""):
+            folder = new_folder(self)
+            (folder / ".git").write_bytes(content)
+            with self.subTest(content), self.assertRaisesRegex(GitError, "is not a git repository"):
+                self.install(folder)
+
     def test_a_name_of_ones_own(self) -> None:
         self.assertEqual("Other-1.x", self.install(name="Other-1.x").name)
         self.assertIn("of Other-1.x;", self.pushed()[0])

@@ -38,7 +38,7 @@ STOREYS = (
     {"celery": ("tasks", "celery", "worker", "node", "lookout", "mends", "transport", "broker")},
     {"backend": ("backend",), "testing": ("testing",), "outlets": ("outlets",)},
     {"results": ("results",)},
-    {"ground": ("git", "settings", "errors", "logs")},
+    {"ground": ("git", "git_dirs", "settings", "errors", "logs")},
 )
 
 #: Library → the rooms and modules that are its door.

@@ -133,6 +133,15 @@ class TestRegister(unittest.TestCase):
         self.install(test_tips=True)
         self.assertEqual("0 runs of its commits are queued", self.install(test_tips=True)[-1])
 
+    def test_a_linked_work_tree_is_said_to_be_one(self) -> None:
+        linked = new_folder(self) / "linked"
+        git(self.bare, "worktree", "add", "--quiet", "--detach", str(linked), "main")
+
+        said = install_and_register(self.settings, self.database, linked)
+
+        self.assertEqual(f"hook installed in {self.bare}; pushes to it are tested as team", said[0])
+        self.assertEqual(f"{linked} is one of its work trees; all of them share the hook", said[1])
+
     def test_another_name_is_said_and_each_push_is_recorded_once(self) -> None:
         self.install(name="first", test_tips=True)
         self.settings = msgspec.structs.replace(self.settings, repository={"first": RepositorySettings()})

@@ -22,7 +22,8 @@ from pathlib import Path
 import msgspec
 
 from ciapp.errors import CiError, UsageError
-from ciapp.git import Repository, find_git_dir
+from ciapp.git import Repository
+from ciapp.git_dirs import find_git_dir
 from ciapp.intake.hook_settings import (
     HOOKS_PATH,
     OTHER_HOOKS,

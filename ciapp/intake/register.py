@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from ciapp.errors import GitError, UsageError
-from ciapp.git import Commit, Repository, find_git_dir
+from ciapp.git import Commit, Repository
+from ciapp.git_dirs import find_git_dir, is_linked
 from ciapp.intake.hook import default_name, install_hook
 from ciapp.intake.matrix import Matrix
 from ciapp.intake.pins import pin
@@ -64,6 +65,8 @@ def install_and_register(
         database, name=name, host=host, git_dir=str(git_dir), refs=refs, peeled=peeled, moved=moved
     )
     lines = [f"hook installed in {git_dir}; pushes to it are tested as {name}"]
+    if is_linked(path, git_dir):
+        lines.append(f"{path} is one of its work trees; all of them share the hook")
     lines += _say_other_names(
         settings, name, [one for one in known if one != name], is_renamed=name not in known
     )
