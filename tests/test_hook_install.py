@@ -412,6 +412,54 @@ class TestExistingHook(InstallTest):
         self.assertIn("mask 0027", plain)
 
 
+class TestUnfinished(InstallTest):
+    """What cannot be installed leaves nothing behind, and what was killed is finished by the next."""
+
+    def assert_refused(self, error: type[CiError], said: str) -> None:
+        before = snapshot(self.bare)
+        with self.assertRaisesRegex(error, said):
+            self.install()
+        self.assertEqual(before, snapshot(self.bare))
+
+    def test_a_folder_in_the_place_of_the_hook(self) -> None:
+        (self.bare / "hooks" / "post-receive").mkdir()
+
+        self.assert_refused(
+            UsageError, "hooks/post-receive is a folder, where git looks for a hook; move it away"
+        )
+
+    def test_hooks_that_git_looks_for_elsewhere(self) -> None:
+        git(self.bare, "config", "extensions.worktreeConfig", "true")
+        git(self.bare, "config", "--worktree", "core.hooksPath", str(new_folder(self)))
+
+        self.assert_refused(HookError, "unset core.hooksPath")
+
+    def test_a_hook_that_cannot_be_written(self) -> None:
+        self.write_hook(self.bare / "hooks" / "post-receive")
+        self.bare.joinpath("hooks", f".post-receive.{os.getpid()}").mkdir()  # where it is written first
+
+        self.assert_refused(HookError, "Is a directory")
+
+    def test_one_that_was_there_before_stays_when_it_cannot_be_refreshed(self) -> None:
+        self.install()
+        self.bare.joinpath("ciapp", f".hook.conf.{os.getpid()}").mkdir()
+
+        self.assert_refused(HookError, "Is a directory")
+
+        self.assertTrue(is_installed(self.bare))
+
+    def test_one_that_was_killed_before_ours_took_its_place(self) -> None:
+        self.write_hook(self.bare / "hooks" / "post-receive")
+        before = snapshot(self.bare)
+        os.link(self.bare / "hooks" / "post-receive", self.bare / "hooks" / "post-receive.before-ciapp")
+
+        installed = self.install()
+
+        self.assertEqual(self.bare / "hooks" / "post-receive.before-ciapp", installed.chained)
+        remove_hook(self.bare)
+        self.assertEqual(before, snapshot(self.bare))
+
+
 class TestRemove(InstallTest):
     def test_nothing_was_there(self) -> None:
         self.assert_leaves_no_trace()

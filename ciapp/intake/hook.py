@@ -11,6 +11,7 @@ shared one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -24,9 +25,17 @@ import msgspec
 from ciapp.errors import CiError, UsageError
 from ciapp.git import Repository
 from ciapp.git_dirs import find_git_dir
+from ciapp.intake.hook_files import (
+    HOOK,
+    KEPT_HOOK,
+    is_same_file,
+    link,
+    link_all,
+    share_like_objects,
+    write_at_once,
+)
 from ciapp.intake.hook_settings import (
     HOOKS_PATH,
-    OTHER_HOOKS,
     add_setting,
     find_hooks_folder,
     restore_setting,
@@ -38,8 +47,6 @@ from ciapp.intake.push import OWN_REFS
 from ciapp.intake.spool import read_records, spool_folder
 from ciapp.settings import NAME_PATTERN
 
-HOOK = "post-receive"
-KEPT_HOOK = "post-receive.before-ciapp"
 OUR_LINE = b"# ciapp post-receive hook"  #: the second line of every version of our hook starts so
 NOTE = "install.json"
 OPTIONS_SETTING, OPTIONS_ON = "receive.advertisePushOptions", "true"
@@ -75,13 +82,18 @@ def install_hook(
 
     `name` is by default the one it was installed by, else the folder's without `.git`; `command` starts
     ciapp, its first word an absolute path. Raises UsageError for a name that is none, GitError for a folder
-    that is no repository, HookError for what cannot be written.
+    that is no repository, HookError for what cannot be written; then nothing is left of a first installation.
     """
     git_dir = find_git_dir(path)
+    is_first = not os.path.lexists(git_dir / "ciapp")
     try:
         return _install(git_dir, name, command, config, state_dir)
-    except OSError as error:
-        raise _as_hook_error(git_dir, "installed", error) from error
+    except (CiError, OSError) as error:
+        if is_first:
+            _take_back(git_dir)
+        if isinstance(error, OSError):
+            raise _as_hook_error(git_dir, "installed", error) from error
+        raise
 
 
 def remove_hook(path: Path) -> list[str]:
@@ -154,11 +166,13 @@ def _install(
         note = None
     for folder in (git_dir / "ciapp", spool_folder(git_dir)):
         folder.mkdir(exist_ok=True)
-        _share_like_objects(git_dir, folder)
+        share_like_objects(git_dir, folder)
     note = note or _plan(git_dir)
     note.name = name
-    _write(git_dir / "ciapp" / NOTE, msgspec.json.format(msgspec.json.encode(note)), 0o644)
-    _write(git_dir / "ciapp" / "hook.conf", _hook_conf(git_dir, name, command, config, state_dir), 0o644)
+    write_at_once(git_dir / "ciapp" / NOTE, msgspec.json.format(msgspec.json.encode(note)), 0o644)
+    write_at_once(
+        git_dir / "ciapp" / "hook.conf", _hook_conf(git_dir, name, command, config, state_dir), 0o644
+    )
     _place_hook(git_dir, note)
     set_setting(git_dir, OPTIONS_SETTING, OPTIONS_ON)
     add_setting(git_dir, HIDE_SETTING, HIDDEN)
@@ -175,6 +189,15 @@ def _install(
         hook=git_dir / note.hooks_folder / HOOK,
         chained=chained.readlink() if chained.exists() else None,
     )
+
+
+def _take_back(git_dir: Path) -> None:
+    """Undo an installation that was not finished, as far as that can be done."""
+    with contextlib.suppress(CiError, OSError):
+        note = _read_note(git_dir)
+        if note is not None:
+            _undo(git_dir, note)
+        shutil.rmtree(git_dir / "ciapp")
 
 
 def _plan(git_dir: Path) -> _Note:
@@ -202,21 +225,23 @@ def _place_hook(git_dir: Path, note: _Note) -> None:
     folder.mkdir(exist_ok=True)
     hook, kept = folder / HOOK, folder / KEPT_HOOK
     if note.shared_folder:
-        _link_all(Path(note.shared_folder), folder)
-    elif os.path.lexists(hook) and not _is_ours(hook):
+        link_all(Path(note.shared_folder), folder)
+    elif hook.is_dir():
+        raise UsageError(f"{hook} is a folder, where git looks for a hook; move it away")
+    elif os.path.lexists(hook) and not _is_ours(hook) and not is_same_file(hook, kept):
         if os.path.lexists(kept):
             raise UsageError(f"{hook} replaced ciapp's hook, and {kept} is there too; join the two into one")
         # A second name for the old hook, then ours in place of the first: a push finds one or the other.
         os.link(hook, kept, follow_symlinks=False)
     content = resources.files("ciapp").joinpath("hooks", HOOK).read_bytes()
     if not (_is_ours(hook) and hook.read_bytes() == content and os.access(hook, os.X_OK)):
-        _write(hook, content, 0o755)
+        write_at_once(hook, content, 0o755)
     if note.shared_folder or os.path.lexists(kept):
         source = Path(note.shared_folder) if note.shared_folder else folder
         chained = git_dir / "ciapp" / "chained"
         chained.mkdir(exist_ok=True)
-        _link_all(source, chained)
-        _link(source / HOOK if note.shared_folder else kept, chained / HOOK)
+        link_all(source, chained)
+        link(source / HOOK if note.shared_folder else kept, chained / HOOK)
 
 
 def _undo(git_dir: Path, note: _Note) -> Path | None:
@@ -235,6 +260,8 @@ def _undo(git_dir: Path, note: _Note) -> Path | None:
             hook.unlink()
         if note.made_folder and not any(folder.iterdir()):
             folder.rmdir()
+    elif is_same_file(hook, kept):
+        kept.unlink()  # ours never came to take the first name
     shutil.rmtree(git_dir / "ciapp" / "chained", ignore_errors=True)
     restore_setting(git_dir, OPTIONS_SETTING, OPTIONS_ON, note.settings[OPTIONS_SETTING])
     restore_setting(git_dir, HIDE_SETTING, HIDDEN, note.settings[HIDE_SETTING])
@@ -270,42 +297,6 @@ def _is_ours(hook: Path) -> bool:
         return OUR_LINE in hook.read_bytes()[:200]
     except OSError:
         return False
-
-
-def _link_all(source: Path, target: Path) -> None:
-    """Links in `target` for all that is in `source`, but for post-receive.
-
-    And for hooks it does not have: to git a link to nothing is no hook, and it becomes one when the hook is
-    added there.
-    """
-    present = {entry.name for entry in source.iterdir()} if source.is_dir() else set()
-    for name in sorted((present | OTHER_HOOKS) - {HOOK, KEPT_HOOK}):
-        _link(source / name, target / name)
-
-
-def _link(source: Path, link: Path) -> None:
-    if link.is_symlink():
-        if link.readlink() == source:
-            return
-        link.unlink()
-    link.symlink_to(source)
-
-
-def _share_like_objects(git_dir: Path, folder: Path) -> None:
-    """Let those who may push write here: they are those who may write objects."""
-    objects, facts = (git_dir / "objects").stat(), folder.stat()
-    if (objects.st_uid, objects.st_gid) != (facts.st_uid, facts.st_gid):
-        owner = objects.st_uid if os.geteuid() == 0 else -1
-        os.chown(folder, owner, objects.st_gid)
-    folder.chmod(objects.st_mode & 0o7777)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write a file beside its place, then put it there: a push may read it at any moment."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(content)
-    part.chmod(mode)
-    part.rename(path)
 
 
 def _as_hook_error(git_dir: Path, done: str, error: OSError) -> HookError:

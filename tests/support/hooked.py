@@ -11,7 +11,8 @@ import unittest
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ciapp.intake.hook import HOOK, Installation, install_hook
+from ciapp.intake.hook import Installation, install_hook
+from ciapp.intake.hook_files import HOOK
 from ciapp.intake.presence import Presence
 from ciapp.intake.spool import SpoolRecord, read_records
 from tests.support.git_repositories import ENVIRONMENT, WorkTree, new_bare_repository
