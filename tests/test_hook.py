@@ -310,6 +310,29 @@ class TestTrouble(HookedTest):
         self.assert_one_warning([warning], f"{self.command} is missing", "ciapp up")
         self.assertEqual(1, len(self.records()))
 
+    def test_ciapp_is_out_of_reach_of_the_user_who_pushed(self) -> None:
+        if os.geteuid() != 0:
+            self.skipTest("only root may become another user")
+        self.presence.close()
+        self.folder.chmod(0o755)
+        spool_folder(self.bare).chmod(0o777)
+        nobody = pwd.getpwnam("nobody").pw_uid
+
+        def assert_warned(why: str) -> None:
+            recorded, *warning = self.run_hook(user=nobody).splitlines()
+            self.assertIn("recorded 1 ref update", recorded)
+            self.assert_one_warning(warning, f"{self.command} {why}", "ciapp up")
+
+        self.command.parent.chmod(0o700)
+        assert_warned("may not be executed by the user who pushed")
+        self.command.parent.chmod(0o755)
+        self.command.chmod(0o700)
+        assert_warned("may not be executed by the user who pushed")
+        self.command.unlink()
+        assert_warned("is missing")
+        self.command.symlink_to(self.folder / "nowhere")
+        assert_warned("leads to no program that the user who pushed may execute")
+
     def test_the_log_cannot_be_written(self) -> None:
         self.presence.close()
         (self.bare / "ciapp" / "dispatcher.log").mkdir()
