@@ -11,44 +11,19 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from typing import Any
 
 from celery import Celery
 from celery.platforms import SecurityWarning
 from kombu.entity import Exchange, Queue
 
-from ciapp import mends, transport
+from ciapp.connection import broker_options
 from ciapp.results.matrix import DEFAULT
 from ciapp.settings import Settings, load_settings
 
 QUEUE = "ciapp"
-ANSWER_WITHIN_S = 5  #: a broker that takes longer is away; a message that it took all the same does no harm
-GIVE_BACK_WITHIN_S = 5  #: of Redis; what takes longer is given back twice, and a message does no harm
 DELIVERY_LIMIT = (
     20  #: a quorum queue drops a message that ended so many workers; the ledger knows long before
 )
-
-
-def broker_options(settings: Settings) -> dict[str, Any]:
-    """What each broker needs to be told; seconds."""
-    longest_s = int(settings.limits.run_s)
-    if settings.broker_url.startswith("embedded://"):
-        return {"folder": str(settings.state_path / "broker")}
-    if settings.broker_url.startswith(("redis", "sentinel")):
-        # Redis hands a message out again when it is not acknowledged in time, so time must not run out.
-        return {
-            "visibility_timeout": 2 * longest_s,
-            "unacked_restore_interval": 1,
-            "unacked_restore_throttle": 1,
-            # Whoever gives messages back locks out others; killed in the middle, for five minutes by default.
-            "unacked_mutex_expire": GIVE_BACK_WITHIN_S,
-            # By default it waits for ever for a Redis that is there and does not answer, or is cut off.
-            "socket_timeout": ANSWER_WITHIN_S,
-            "socket_connect_timeout": ANSWER_WITHIN_S,
-            "socket_keepalive": True,
-        }
-    # A publisher that does not wait for RabbitMQ's answer does not learn that a message was lost.
-    return {"confirm_publish": True}
 
 
 def run_queue(settings: Settings, environment: str = DEFAULT) -> Queue:
@@ -108,7 +83,5 @@ def run_program(words: list[str]) -> int:
 
 # Celery warns of workers that run as root because of pickles, which nothing here accepts.
 warnings.simplefilter("ignore", SecurityWarning)
-transport.register()
-mends.apply()
 settings = load_settings()
 app = make_app(settings)

@@ -159,9 +159,9 @@ def _check_pythons(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_broker(settings: Settings) -> Iterator[Finding]:
-    from ciapp.tasks import reach_broker
+    from ciapp.connection import reach_broker
 
-    address = reach_broker()
+    address = reach_broker(settings)
     embedded = settings.broker_url == EMBEDDED_BROKER
     yield Finding("broker", Mark.OK, "embedded, in the state folder" if embedded else address)
 

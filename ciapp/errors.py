@@ -62,6 +62,10 @@ class BrokerError(CiError):
     """The broker cannot be reached."""
 
 
+class BrokerRefusedError(BrokerError):
+    """The broker, or who knows its host, said no: waiting would not help."""
+
+
 class StaleAttemptError(CiError):
     """An attempt's fencing token is no longer the run's: another attempt, or a cancel, came after it."""
 

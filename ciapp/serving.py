@@ -18,9 +18,11 @@ from ciapp.errors import CiError
 @pass_context
 def up(context: Context, concurrency: int | None, port: int | None, no_monitor: bool) -> None:
     """Run dispatcher, worker and monitor on this machine until Ctrl-C."""
+    from ciapp.connection import end_if_refused
     from ciapp.services import run_services
 
     context.ledger().close()
+    end_if_refused(context.settings)
     sys.exit(run_services(context.settings, concurrency=concurrency, port=port, monitor=not no_monitor))
 
 

@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from kombu.exceptions import OperationalError
 from kombu.pools import producers
 
-from ciapp.celery import ANSWER_WITHIN_S, app, run_queue, settings
+from ciapp.celery import app, run_queue, settings
+from ciapp.connection import ANSWER_WITHIN_S, broker_errors
 from ciapp.errors import BrokerError, CiError
 from ciapp.results.matrix import needed_for
 from ciapp.results.report import to_json_types
 from ciapp.results.runs import Run, task_id
 from ciapp.testing.pipeline import test_run
-
-CONNECT_WITHIN_S = 3
 
 
 @app.task(name="ciapp.run_commit", bind=True, throws=(CiError,), resultrepr_maxsize=100)  # type: ignore[untyped-decorator]
@@ -40,11 +38,11 @@ def send_runs(runs: Sequence[Run]) -> None:
             try:
                 for run in runs:
                     _send(run, producer)
-            except _broker_errors():
+            except broker_errors(app.connection()):
                 # Closed in good order, it would wait for each of RabbitMQ's answers to that.
                 producer.connection.collect()
                 raise
-    except _broker_errors() as error:
+    except broker_errors(app.connection()) as error:
         raise BrokerError(
             f"broker {app.connection().as_uri()} does not take messages: {error}; see `ciapp doctor`"
         ) from error
@@ -76,22 +74,3 @@ def _senders() -> Any:
 def _for_people(run: Run) -> str:
     """What monitors show of a message, which says for what a run waits that nobody takes."""
     return f"{run.repo} {run.commit[:12]}, {needed_for(run.environment)}"
-
-
-def reach_broker() -> str:
-    """The broker's address, without its password, if it answers. Raises BrokerError."""
-    with app.connection_for_write(connect_timeout=CONNECT_WITHIN_S) as connection:
-        address = str(connection.as_uri())
-        try:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_WITHIN_S)
-        except _broker_errors() as error:
-            raise BrokerError(
-                f"{address} does not answer: {error}; start it, or correct broker_url in the settings"
-            ) from error
-    return address
-
-
-def _broker_errors() -> tuple[type[Exception], ...]:
-    """What a broker that is away, or turns us away, is told by: each transport has exceptions of its own."""
-    connection = app.connection()
-    return (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)

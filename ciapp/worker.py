@@ -22,6 +22,7 @@ import msgspec
 from celery import signals
 
 from ciapp.celery import QUEUE, run_queue, settings
+from ciapp.connection import end_if_refused
 from ciapp.errors import CheckoutError, CiError, LedgerError
 from ciapp.logs import FieldFormatter
 from ciapp.lookout import Lookout
@@ -116,9 +117,13 @@ def keep_temporary_files_apart(**_: Any) -> None:
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
-def be_the_only_one(sender: str, **_: Any) -> None:
-    """Start only under a name that no other worker has. Later, Celery would take a SystemExit for its own."""
+def start_only_where_it_can_work(sender: str, **_: Any) -> None:
+    """End with a sentence where the broker does not let us in, or another worker has our name.
+
+    Later, Celery would take a SystemExit for its own.
+    """
     try:
+        end_if_refused(settings)
         _node.append(take_name(sender, settings.state_path, Database(settings.database)))
     except CiError as error:
         sys.stderr.write(f"ciapp: {error}\n")

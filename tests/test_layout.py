@@ -35,20 +35,35 @@ STOREYS = (
     },
     {"web": ("web",)},
     {"intake": ("intake",)},
-    {"celery": ("tasks", "celery", "worker", "node", "lookout", "mends", "transport", "broker")},
+    {
+        "celery": (
+            "tasks",
+            "celery",
+            "worker",
+            "node",
+            "lookout",
+            "mends",
+            "transport",
+            "broker",
+            "connection",
+        )
+    },
     {"backend": ("backend",), "testing": ("testing",), "outlets": ("outlets",)},
     {"results": ("results",)},
     {"ground": ("git", "git_dirs", "settings", "errors", "logs")},
 )
 
 #: Library → the rooms and modules that are its door.
-CELERY = ("ciapp.celery", "ciapp.tasks", "ciapp.backend", "ciapp.worker", "ciapp.transport", "ciapp.mends")
+CELERY = tuple(
+    f"ciapp.{name}" for name in ("celery", "tasks", "backend", "worker", "transport", "mends", "connection")
+)
 DOORS = {
     "git": ("ciapp.git",),
     "sqlalchemy": ("ciapp.results",),
     "alembic": ("ciapp.results",),
     "celery": CELERY,
     "kombu": CELERY,
+    "amqp": CELERY,
     "click": tuple(
         f"ciapp.{name}"
         for name in ("cli", "context", "keeping", "serving", "show", "progress", "demo", "desk", "doctor")

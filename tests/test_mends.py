@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,16 +14,11 @@ from kombu import Connection
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from ciapp.connection import GIVE_BACK_WITHIN_S, broker_options
 from ciapp.mends.redis import Channel
 from ciapp.settings import Limits, Settings
 from tests.support.servers import PrivateRedis, standard_rabbitmq_url
 from tests.support.workers import ROOT, Worker, Workplace, wait_until
-
-with mock.patch.dict(os.environ):
-    # Settings are read when this is imported, from whatever this machine has.
-    for name in [name for name in os.environ if name.startswith("CIAPP_")]:
-        del os.environ[name]
-    from ciapp.celery import GIVE_BACK_WITHIN_S, broker_options
 
 UNMENDED = {"MENDS": "0"}
 #: Puts messages on the queue that are no tasks, and after each a task that tells what was before it.

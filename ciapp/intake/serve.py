@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from ciapp.connection import end_if_refused
 from ciapp.errors import CiError, SettingsError, UsageError
 from ciapp.intake.dispatcher import Dispatcher
 from ciapp.intake.presence import Presence
@@ -26,6 +27,7 @@ LOCK_WITHIN_S = 20.0  #: another that a hook started for a moment is gone by the
 def serve(settings: Settings, database: Database, *, once: bool) -> None:
     """Run the dispatcher of this host. Raises UsageError when another one runs.
 
+    At the start, a broker that refuses us is a BrokerRefusedError; one that is away is waited for.
     With `once`, take in what is there, send what is due, and return; a dispatcher that runs does the same.
     """
     lock = _take_lock(settings.state_path, once)
@@ -38,6 +40,7 @@ def serve(settings: Settings, database: Database, *, once: bool) -> None:
             dispatcher.announce(presence)
             dispatcher.step()
         else:
+            end_if_refused(settings)
             _serve_until_told(dispatcher, presence)
     finally:
         presence.close()
