@@ -30,7 +30,8 @@ from ciapp.settings import Settings
 logger = logging.getLogger(__name__)
 PR_SET_PDEATHSIG = 1
 LOOK_EVERY_S = 0.2
-RESTART_AFTER_S = 2.0
+RESTART_AFTER_S, LONGEST_PAUSE_S = 2.0, 60.0  #: the pause doubles while a program does not stay
+STAYS_S = 60.0
 STOP_WITHIN_S = 45.0  #: longer than the worker lets its tests finish
 
 
@@ -46,9 +47,10 @@ class Service:
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._start_at = 0.0
+        self._pause_s = RESTART_AFTER_S
 
     def keep_running(self) -> None:
-        """Start the program, again if need be, but not sooner than a while after it ended.
+        """Start the program, again if need be, but not sooner than a while after it ended, which grows.
 
         Raises UsageError when it ended because of what it was told: it would end so again.
         """
@@ -60,7 +62,10 @@ class Service:
                 raise UsageError(f"the {self.name} cannot run, for the reason above; all is stopped")
             logger.error("service ended", extra={"service": self.name, "exit": code})
             self._process = None
-            self._start_at = time.monotonic() + RESTART_AFTER_S
+            if time.monotonic() - self._start_at > STAYS_S:
+                self._pause_s = RESTART_AFTER_S
+            self._start_at = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         if time.monotonic() >= self._start_at:
             with self._log.open("ab") if self._log else nullcontext() as output:
                 self._process = subprocess.Popen(
