@@ -1,11 +1,13 @@
-"""Log lines: an event, and its fields as name=value."""
+"""Log lines: an event, and its fields as name=value; and how often one says what goes on for long."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+SAY_EVERY_S = 60.0  #: of what goes on
 
 
 class FieldFormatter(logging.Formatter):
@@ -30,3 +32,27 @@ def set_up_logging(level: int = logging.INFO) -> None:
     logger.handlers = [handler]
     logger.setLevel(level)
     logger.propagate = False
+
+
+class Absence:
+    """A service that is away: said at once, then once in a while, and again when it is back."""
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._service = ""  #: the one that is away
+        self._say_again_at_s = 0.0
+
+    def note(self, service: str, error: Exception) -> None:
+        """It is away; `error` says why, and what is to be done."""
+        if service != self._service or self._clock() >= self._say_again_at_s:
+            again = "still " if service == self._service else ""
+            self._logger.warning(f"{service} {again}away", extra={"error": str(error)})
+            self._service = service
+            self._say_again_at_s = self._clock() + SAY_EVERY_S
+
+    def end(self) -> None:
+        """Whatever was away is back."""
+        if self._service:
+            self._logger.info(f"{self._service} back")
+            self._service = ""

@@ -32,6 +32,7 @@ from ciapp.intake.push import RefUpdate, changed_refs
 from ciapp.intake.recording import Change, policy_of, record_change
 from ciapp.intake.seats import Seats
 from ciapp.intake.spool import read_records
+from ciapp.logs import Absence
 from ciapp.results.database import Database, stored_text
 from ciapp.results.matrix import DEFAULT
 from ciapp.results.pinned import mark_unpinned, pinned_records, settled_pushes
@@ -60,12 +61,20 @@ class Dispatcher:
     """Moves pushes into the ledger, and runs to workers."""
 
     def __init__(
-        self, settings: Settings, database: Database, send: Send, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: Settings,
+        database: Database,
+        send: Send,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        reach_broker: Callable[[], object] = lambda: None,
     ) -> None:
+        """`send` and `reach_broker` raise BrokerError."""
         self._clock = clock
         self._settings = settings
         self._database = database
         self._send = send
+        self._reach_broker = reach_broker
         self._trouble: dict[int, str] = {}
         self._beats: dict[int, tuple[tuple[int, int], float]] = {}
         self._odd_refs: dict[int, dict[RefUpdate, float]] = {}
@@ -75,11 +84,11 @@ class Dispatcher:
         self._workers: list[Worker] = []  #: as of the last step
 
     def run(self, presence: Presence, should_stop: Callable[[], bool]) -> None:
-        """Step until told to stop; what cannot be reached is tried again, and said once.
+        """Step until told to stop; what cannot be reached is tried again, and said once in a while.
 
         While runs wait for room, a step is due as rarely as ever; only the room is looked at in between.
         """
-        away, step_at_s, is_woken = "", self._clock(), False
+        absence, step_at_s, is_woken, is_broker_there = Absence(logger), self._clock(), False, False
         while not should_stop():
             try:
                 if is_woken or self._clock() >= step_at_s:
@@ -89,17 +98,19 @@ class Dispatcher:
                 else:
                     have_more = self.send_waiting(in_between=True)
                 pause_s = BUSY_S if have_more else IDLE_S
-                if away:
-                    logger.info(f"{away} back")
-                away = ""
+                if not is_broker_there:
+                    # With nothing to send, nobody would notice.
+                    self._reach_broker()
+                    is_broker_there = True
+                absence.end()
             except (LedgerError, BrokerError) as error:
-                service = "ledger" if isinstance(error, LedgerError) else "broker"
-                if service == "ledger":
+                is_ledger = isinstance(error, LedgerError)
+                if is_ledger:
                     # Nobody could beat meanwhile: everyone gets a whole lease once it is back.
                     self._beats.clear()
-                if service != away:
-                    logger.warning(f"{service} away", extra={"error": str(error)})
-                away = service
+                else:
+                    is_broker_there = False
+                absence.note("ledger" if is_ledger else "broker", error)
                 pause_s = TROUBLE_S
             is_woken = bool(presence.wait(pause_s))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from ciapp.connection import end_if_refused
+from ciapp.connection import end_if_refused, reach_broker
 from ciapp.errors import CiError, SettingsError, UsageError
 from ciapp.intake.dispatcher import Dispatcher
 from ciapp.intake.presence import Presence
@@ -34,7 +34,7 @@ def serve(settings: Settings, database: Database, *, once: bool) -> None:
     if lock is None:
         return
     presence = Presence()
-    dispatcher = Dispatcher(settings, database, send_runs)
+    dispatcher = Dispatcher(settings, database, send_runs, reach_broker=lambda: reach_broker(settings))
     try:
         if once:
             dispatcher.announce(presence)

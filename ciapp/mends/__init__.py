@@ -1,7 +1,8 @@
 """Faults of the libraries we stand on that would need a person, each mended at its smallest place.
 
 redis      a restart of Redis in mid-task ends a worker
-consumer   a message that is no task ends every worker that is given it
+consumer   a message that is no task ends every worker that is given it; a broker that refuses a worker ends
+           it with a traceback, or has it try again without a pause
 
 A mend says what was seen with which version, and stays off where the library has not the fault.
 """

@@ -1,4 +1,4 @@
-"""Keep a worker alive when it is given a message that is no task.
+"""Keep a worker alive when it is given a message that is no task, and calm when it has no broker.
 
 In:  what the broker delivers; Celery uses this class by its setting `worker_consumer`.
 Out: tasks; anything else is rejected with an error in the log, as Celery itself does with what it foresees.
@@ -8,6 +8,11 @@ the worker with a TypeError. The message stays on the queue, and ends the next w
 
 With a quorum queue, Celery's consumer also declares 28 queues and 29 exchanges for tasks with an ETA, on each
 start (0.7 s), and warns that they cannot serve a direct exchange. No task here has an ETA.
+
+A broker that refuses the worker: a wrong password ends it with a traceback, with a virtual host that is
+missing it tries again 16 times a second, and one that is away is logged at each try. Here a refusal ends a
+worker that never had its broker, with a sentence. Else it waits, for tests may be under way whose reports the
+database takes: with pauses that grow, saying what is wrong at once and then each minute.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -15,16 +20,28 @@ start (0.7 s), and warns that they cannot serve a direct exchange. No task here 
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
+from celery.exceptions import WorkerShutdown
 from celery.worker import consumer as celery_consumer
+from celery.worker.state import maybe_shutdown
 
+from ciapp.connection import broker_error, broker_errors
+from ciapp.errors import BrokerError, BrokerRefusedError
+from ciapp.logs import Absence
+
+logger = logging.getLogger(__name__)
 DELAYED_DELIVERY = "celery.worker.consumer.delayed_delivery:DelayedDelivery"
+LONGEST_PAUSE_S = 10  #: between two tries to connect; the first one is 1 s, and each a second longer
 
 
 class Consumer(celery_consumer.Consumer):  # type: ignore[misc]
     """Celery's consumer, which survives each message."""
+
+    first_connection_attempt: bool
 
     class Blueprint(celery_consumer.Consumer.Blueprint):  # type: ignore[misc]
         """The consumer's steps without the queues for delayed tasks."""
@@ -44,3 +61,37 @@ class Consumer(celery_consumer.Consumer):  # type: ignore[misc]
                 return self.on_invalid_task(None, message, error)
 
         return reject_what_is_no_task
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """The connection, once the broker takes us; ends the worker when its first broker refuses it."""
+        absence, pause_s = Absence(logger), 0
+        while True:
+            maybe_shutdown()
+            try:
+                conn.ensure_connection(max_retries=max(0, len(conn.alt) - 1), interval_start=0)
+                break
+            except broker_errors(conn) as error:
+                failure = broker_error(error, conn)
+            if self.first_connection_attempt and isinstance(failure, BrokerRefusedError):
+                raise _end(failure)
+            absence.note("broker", failure)
+            pause_s = min(pause_s + 1, LONGEST_PAUSE_S)
+            for _ in range(pause_s):
+                maybe_shutdown()
+                time.sleep(1)
+        absence.end()
+        self.first_connection_attempt = False
+        return conn
+
+    def start(self) -> None:
+        """Consume until told to stop; end with a sentence where the broker lets us in, and no further."""
+        try:
+            super().start()
+        except self.channel_errors as error:
+            sentence = f"{self.conninfo.as_uri()} does not let us work: {error}; see `ciapp doctor`"
+            raise _end(BrokerError(sentence)) from error
+
+
+def _end(failure: BrokerError) -> WorkerShutdown:
+    logger.error("worker ends", extra={"error": str(failure)})
+    return WorkerShutdown(failure.exit_code)

@@ -252,11 +252,11 @@ class RedisPostgresql:
         )
 
 
-def rabbitmq_host(test: unittest.TestCase) -> str:
+def rabbitmq_host(test: unittest.TestCase, name: str = "") -> str:
     """The URL of a fresh virtual host on the RabbitMQ that listens, deleted after the test."""
     url = standard_rabbitmq_url()
     user = url.split("//")[1].split(":")[0]
-    name = f"ciapp-test-{uuid.uuid4().hex[:12]}"
+    name = name or f"ciapp-test-{uuid.uuid4().hex[:12]}"
     for words in (("add_vhost", name), ("set_permissions", "-p", name, user, ".*", ".*", ".*")):
         done = subprocess.run(["rabbitmqctl", *words], capture_output=True, check=False)
         if done.returncode:
