@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from ciapp.errors import SettingsError
+from ciapp.project import PYTHON_VERSION
 from ciapp.results.database import Database
 from ciapp.results.history import resolve_revision
 from ciapp.results.pushes import KnownRepository, find_repository
-from ciapp.settings import PYTHON_VERSION, Settings, load_settings
+from ciapp.settings import Settings, load_settings
 
 
 class Context:

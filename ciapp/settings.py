@@ -18,24 +18,33 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import platformdirs
 
 from ciapp.errors import SettingsError
+from ciapp.project import PYTHON_VERSION, UnfitError, check_project
+from ciapp.validation import explain_validation, explain_value
 
 RefPolicy = Literal["each", "tip", "off"]
 
 EMBEDDED_BROKER = "embedded://"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-PYTHON_VERSION = re.compile(r"3\.(0|[1-9][0-9]?)")  #: as settings and commits name one: "3.13"
 ALL_PYTHONS = "auto"
 SEARCHED = (Path("~/.config/ciapp/ciapp.toml"), Path("/etc/ciapp/ciapp.toml"))
 BROKERS = ("embedded", "amqp", "amqps", "pyamqp", "redis", "rediss", "sentinel")  #: schemes of broker_url
 DATABASES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")  #: schemes of database_url
+PREFIX = "CIAPP_"  #: of variables
 VARIABLES_OF_OURS = frozenset({"CIAPP_CONFIG"})  #: CIAPP_* variables that are no settings
-PLACE = re.compile(r" - at `\$([\w.\[\]]*)`$")  #: where msgspec found a value of the wrong shape
-UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+PORT = re.compile(r"[a-z+]+://(?:[^/?#]*@)?(?:\[[^]/]*\]|[^:/?#@]*):([^/?#@]+)(?:[/?#]|$)")  #: of a URL
+LAST_PORT = 65535
+ESCAPE = "write special characters of a password as %XX"
+LONGEST_S = 1_000_000  #: of a time in seconds; the kernel waits for no more than 2³¹ ms at once
+LARGEST_NUMBER = 1_000_000_000  #: of any other number: as MiB, it still fits the kernel's limits
+#: Numbers with bounds of their own; a date that many days ago must be one.
+LARGEST = {"monitor_port": LAST_PORT, "concurrency": 1000, "retention.keep_days": 100_000}
+MAY_BE_ZERO = ("concurrency", "limits.restarts", "monitor_port")
 DEFAULT_REFS: dict[str, RefPolicy] = {"refs/heads/*": "each", "refs/tags/*": "each"}
 
 
@@ -156,7 +165,7 @@ def load_settings(config: Path | None = None, environ: Mapping[str, str] | None 
     data = _read_toml(file) if file else {}
     settings = _convert(data, str(file))
     for variable in sorted(environ):
-        if variable.startswith("CIAPP_") and variable not in VARIABLES_OF_OURS:
+        if variable.startswith(PREFIX) and variable not in VARIABLES_OF_OURS:
             settings = _with_variable(settings, variable, environ[variable])
     _check(settings, str(file or "the environment"))
     return settings
@@ -195,6 +204,10 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} is not valid TOML: {error}; correct it there") from error
+    except IsADirectoryError as error:
+        raise SettingsError(
+            f"settings file {file} is a folder; give a file in --config or $CIAPP_CONFIG"
+        ) from error
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
 
@@ -203,89 +216,91 @@ def _convert(data: dict[str, Any], source: str) -> Settings:
     try:
         return msgspec.convert(data, Settings)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{source}: {explain_validation(error, Settings)}") from error
+        raise SettingsError(f"{source}: {explain_validation(error, Settings, data)}") from error
 
 
 def _with_variable(settings: Settings, variable: str, text: str) -> Settings:
     path = variable_names().get(variable)
     if path is None:
-        known = get_close_matches(variable, variable_names(), 1)
-        hint = f"did you mean {known[0]}?" if known else "unset it, or see the README for the list"
+        # Without what all have in common: it would make any two alike.
+        names = [name.removeprefix(PREFIX) for name in variable_names()]
+        known = get_close_matches(variable.removeprefix(PREFIX), names, 1)
+        hint = f"did you mean {PREFIX}{known[0]}?" if known else "unset it, or see the README for the list"
         raise SettingsError(f"${variable} names no setting; {hint}")
     holder: msgspec.Struct = getattr(settings, path[0]) if len(path) == 2 else settings
     [wanted] = [field.type for field in msgspec.structs.fields(holder) if field.name == path[-1]]
     try:
         value = text.split() if wanted == list[str] else msgspec.convert(text, wanted, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"${variable} is {text!r}: {_lower_first(str(error))}; correct it") from error
+        said = explain_value(error, wanted)
+        raise SettingsError(f"${variable} is {text!r}: {said}; correct it") from error
     changed = msgspec.structs.replace(holder, **{path[-1]: value})
     if isinstance(changed, Settings):
         return changed
     return msgspec.structs.replace(settings, **{path[0]: changed})
 
 
-def explain_validation(error: msgspec.ValidationError, root: type) -> str:
-    """A sentence about a value of the wrong shape; `root` is the type whose fields are suggested."""
-    path = invalid_path(error)
-    full = ".".join(path).replace(".[", "[")
-    if UNKNOWN_FIELD.match(str(error)):
-        known = get_close_matches(path[-1], _field_names(root), 1)
-        hint = f"did you mean {known[0]!r}?" if known else "the README lists every setting"
-        return f"unknown setting {full!r}; {hint}"
-    # TOML has no null, and calls an object a table.
-    said = PLACE.sub("", str(error)).replace(" | null", "").replace("`object`", "`table`")
-    return f"setting {full!r}: {_lower_first(said)}; correct it"
-
-
-def invalid_path(error: msgspec.ValidationError) -> tuple[str, ...]:
-    """The keys that lead to a value of the wrong shape; "[3]" for an item of a list, "[...]" of a table."""
-    place, unknown = PLACE.search(str(error)), UNKNOWN_FIELD.match(PLACE.sub("", str(error)))
-    path = re.findall(r"\[[^\]]*\]|\w+", place[1]) if place else []
-    return (*path, unknown[1]) if unknown else tuple(path)
-
-
-def _field_names(root: type) -> list[str]:
-    names = []
-    for field in msgspec.structs.fields(root):
-        names.append(field.name)
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            names += _field_names(field.type)
-    return names + (_field_names(RepositorySettings) if root is Settings else [])
-
-
 def _check(settings: Settings, source: str) -> None:
     """Bounds that types do not express."""
-    schemes = {"broker_url": BROKERS, "database_url": DATABASES}
-    for name, known in schemes.items():
-        # The rest of a URL may hold a password, and is not shown.
-        scheme, separator, _ = getattr(settings, name).partition("://")
-        if (scheme or separator) and (not separator or scheme not in known):
-            said = f"starts with {scheme + separator!r}" if separator else "is no URL"
-            raise SettingsError(
-                f"{source}: setting {name!r} {said}; give one of {', '.join(known)}, then ://…"
-            )
-    limits = {f"limits.{name}": value for name, value in msgspec.structs.asdict(settings.limits).items()}
-    positive = {
-        "lease_s": settings.lease_s,
-        "attempts": settings.attempts,
-        "reconcile_s": settings.reconcile_s,
-        "install.timeout_s": settings.install.timeout_s,
-        "install.cache_mib": settings.install.cache_mib,
-    }
-    for name, value in (positive | limits).items():
-        if value <= 0 and name != "limits.restarts":
-            raise SettingsError(f"{source}: setting {name!r} is {value}; give a number above 0")
+    for name in ("broker_url", "database_url"):
+        _check_url(name, getattr(settings, name), source)
+    for path in variable_names().values():
+        value = getattr(settings, path[0])
+        value = value if len(path) == 1 else getattr(value, path[1])
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            _check_number(".".join(path), value, source)
     for python in settings.pythons:
         if python != ALL_PYTHONS and not python.startswith("/") and not PYTHON_VERSION.fullmatch(python):
             raise SettingsError(
                 f'{source}: setting \'pythons\' has {python!r}; give "auto", versions as "3.13", '
                 "and absolute paths of Python programs"
             )
-    kept = {f"retention.{name}": value for name, value in msgspec.structs.asdict(settings.retention).items()}
-    for name, value in ({"concurrency": settings.concurrency} | kept).items():
-        if value < 0:
-            raise SettingsError(f"{source}: setting {name!r} is {value}; give 0 or more")
+    for name, repository in settings.repository.items():
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise SettingsError(
+                f"{source}: setting 'repository' has {name!r}, which can be no repository's name; "
+                "give the name that it has in ciapp: letters, digits, '.', '_' and '-'"
+            )
+        try:
+            check_project(repository.project, msgspec.structs.asdict(settings.limits))
+        except UnfitError as error:
+            raise SettingsError(f"{source}: [repository.{name}.project]: {error}") from error
 
 
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _check_url(name: str, text: str, source: str) -> None:
+    """The scheme and the port; the rest may hold a password, and is not shown."""
+    known = {"broker_url": BROKERS, "database_url": DATABASES}[name]
+    scheme, separator, _ = text.partition("://")
+    if (scheme or separator) and (not separator or scheme not in known):
+        said = f"starts with {scheme + separator!r}" if separator else "is no URL"
+        raise SettingsError(f"{source}: setting {name!r} {said}; give one of {', '.join(known)}, then ://…")
+    for url in text.split(";"):  # several brokers, of which one is enough
+        found = PORT.match(url)
+        if name == "broker_url" and not _can_be_split(url):
+            raise SettingsError(f"{source}: setting {name!r} is no URL; {ESCAPE}")
+        if found and not (found[1].isascii() and found[1].isdigit() and 0 < int(found[1]) <= LAST_PORT):
+            raise SettingsError(
+                f"{source}: setting {name!r} has a port that is no number from 1 to {LAST_PORT}; "
+                f"correct it, and {ESCAPE}"
+            )
+
+
+def _can_be_split(url: str) -> bool:
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_number(name: str, value: float, source: str) -> None:
+    most = LARGEST.get(name, LONGEST_S if name.endswith("_s") else LARGEST_NUMBER)
+    wanted = ""
+    # Written so that "not a number", which is neither below nor above any, is refused.
+    if name in MAY_BE_ZERO or name.startswith("retention."):
+        wanted = "" if value >= 0 else "0 or more"
+    elif not value > 0:
+        wanted = "a number above 0"
+    wanted = wanted or (f"at most {most}" if value > most else "")
+    if wanted:
+        raise SettingsError(f"{source}: setting {name!r} is {value}; give {wanted}")

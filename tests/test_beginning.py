@@ -10,9 +10,10 @@ import unittest
 from jsonschema import Draft202012Validator
 
 from ciapp.errors import UsageError
+from ciapp.project import Project
 from ciapp.settings import Limits
 from ciapp.testing.beginning import Layout, find_layout, supported_minors, write_configuration
-from ciapp.testing.project import Project, load_project
+from ciapp.testing.project import load_project
 from ciapp.testing.schema import FILE
 from ciapp.testing.tree import find_tree
 from tests.support.git_repositories import new_folder

@@ -50,7 +50,7 @@ STOREYS = (
     },
     {"backend": ("backend",), "testing": ("testing",), "outlets": ("outlets",)},
     {"results": ("results",)},
-    {"ground": ("git", "git_dirs", "settings", "errors", "logs")},
+    {"ground": ("git", "git_dirs", "settings", "project", "validation", "errors", "logs")},
 )
 
 #: Library → the rooms and modules that are its door.

@@ -8,8 +8,9 @@ import unittest
 from pathlib import Path
 
 from ciapp.errors import ProjectError, SettingsError
+from ciapp.project import Project
 from ciapp.settings import Limits
-from ciapp.testing.project import Project, load_project, lower_limits, read_project
+from ciapp.testing.project import load_project, lower_limits, read_project
 
 
 class TestProject(unittest.TestCase):

@@ -11,9 +11,9 @@ import click
 import msgspec
 
 from ciapp.cli import cli
+from ciapp.project import Project
 from ciapp.results.report import Report
 from ciapp.settings import Settings, variable_names
-from ciapp.testing.project import Project
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 

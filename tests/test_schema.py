@@ -14,8 +14,9 @@ import msgspec
 from jsonschema import Draft4Validator, Draft202012Validator
 
 from ciapp.errors import ProjectError
+from ciapp.project import Project
 from ciapp.settings import Limits
-from ciapp.testing.project import Project, load_project
+from ciapp.testing.project import load_project
 from ciapp.testing.schema import DESCRIPTIONS, FILE, project_schema, to_text
 from tests.support.git_repositories import new_folder
 

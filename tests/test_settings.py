@@ -46,6 +46,64 @@ class TestSettings(unittest.TestCase):
         self.refused("attempts = 0", "FILE: setting 'attempts' is 0; give a number above 0")
         self.refused("[limits]\nrun_s = -1", "FILE: setting 'limits.run_s' is -1.0; give a number above 0")
 
+    def test_numbers_that_no_clock_or_kernel_can_take_are_refused(self):
+        above = "give a number above 0"
+        for text, said in {
+            "lease_s = nan": f"'lease_s' is nan; {above}",
+            "lease_s = inf": "'lease_s' is inf; give at most 1000000",
+            "[limits]\ntest_s = nan": f"'limits.test_s' is nan; {above}",
+            "[limits]\nmemory_mib = 1000000000000": "'limits.memory_mib' is 1000000000000; "
+            "give at most 1000000000",
+            "[install]\ntimeout_s = inf": "'install.timeout_s' is inf; give at most 1000000",
+            "[retention]\nkeep_days = 10000000": "'retention.keep_days' is 10000000; give at most 100000",
+            "monitor_port = 99999999": "'monitor_port' is 99999999; give at most 65535",
+            "monitor_port = -1": "'monitor_port' is -1; give 0 or more",
+        }.items():
+            with self.subTest(text):
+                self.refused(text, f"FILE: setting {said}")
+
+    def test_urls_that_no_library_can_read_are_refused_without_their_password(self):
+        port = "has a port that is no number from 1 to 65535; correct it, and write"
+        escaped = "write special characters of a password as %XX"
+        for text, said in {
+            "database_url = 'postgresql://u:secret@h:port/x'": f"'database_url' {port}",
+            "database_url = 'postgresql://u:secret@h:99999/x'": f"'database_url' {port}",
+            "broker_url = 'amqp://h:port/x'": f"'broker_url' {port}",
+            "broker_url = 'amqp://u:sec/ret@h/x'": f"'broker_url' {port}",
+            "broker_url = 'sentinel://a:1;sentinel://b:c'": f"'broker_url' {port}",
+            "broker_url = 'amqp://u:sec[ret@h/x'": "'broker_url' is no URL; write",
+        }.items():
+            with self.subTest(text):
+                self.refused(text, f"FILE: setting {said.removesuffix('write')}{escaped}")
+        for url in ("redis://[::1]:6379/0", "amqp://u:a:b@h:5672//", "sentinel://a:1;sentinel://b:2"):
+            self.assertEqual(url, self.load(f"broker_url = '{url}'").broker_url)
+        self.load("database_url = 'sqlite:////srv/a:b/ledger'")
+
+    def test_what_is_said_of_a_repository_names_it(self):
+        for text, said in {
+            "[repository.team]\nclone_ur = ''": "unknown setting 'repository.team.clone_ur'; "
+            "did you mean 'clone_url'?",
+            "[repository.a]\n[repository.team]\nnetwork = 1": "setting 'repository.team.network': "
+            "expected `bool`, got `int`; correct it",
+            "[repository.team.refs]\n'refs/tags/*' = 'off'\n'refs/heads/*' = 'all'": "setting "
+            "'repository.team.refs.\"refs/heads/*\"': 'all' is none of each, tip, off; correct it",
+            "[repository.'bad name']": "setting 'repository' has 'bad name', which can be no repository's "
+            "name; give the name that it has in ciapp: letters, digits, '.', '_' and '-'",
+            "[repository.team.project]\ninstal = false": "[repository.team.project]: "
+            "unknown setting 'instal'; did you mean 'install'?",
+            "[repository.team.project]\npython = ['3.7']": "[repository.team.project]: "
+            "python has 3.7; the oldest that is supported is 3.8",
+            "[repository.team.project.limits]\nrun_s = 5000": "[repository.team.project]: "
+            "limits.run_s is 5000.0; give more than 0 and at most 1800.0",
+        }.items():
+            with self.subTest(text):
+                self.refused(text, f"FILE: {said}")
+
+    def test_a_choice_that_there_is_not_is_said_with_those_that_there_are(self):
+        said = "'maybe' is none of auto, required, off; correct it"
+        self.refused("sandbox = 'maybe'", f"FILE: setting 'sandbox': {said}")
+        self.refused("", f"$CIAPP_SANDBOX is 'maybe': {said}", CIAPP_SANDBOX="maybe")
+
     def test_what_is_kept_may_be_nothing_said_and_never_less(self):
         self.assertEqual(90, self.load("[retention]\nkeep_days = 90").retention.keep_days)
         self.assertEqual(7, self.load("", CIAPP_RETENTION_MAX_MIB="7").retention.max_mib)
@@ -73,6 +131,18 @@ class TestSettings(unittest.TestCase):
         self.refused(
             "", "$CIAPP_LEASE_S is 'soon': expected `float`, got `str`; correct it", CIAPP_LEASE_S="soon"
         )
+
+    def test_only_a_name_that_is_near_is_suggested(self):
+        self.refused(
+            "", "$CIAPP_FOO names no setting; unset it, or see the README for the list", CIAPP_FOO="1"
+        )
+
+    def test_a_folder_is_no_settings_file(self):
+        folder = self.file.parent
+        with self.assertRaises(SettingsError) as caught:
+            load_settings(folder, {})
+        sentence = f"settings file {folder} is a folder; give a file in --config or $CIAPP_CONFIG"
+        self.assertEqual(sentence, str(caught.exception))
 
     def test_a_file_that_is_asked_for_and_missing_is_refused(self):
         with self.assertRaisesRegex(SettingsError, "does not exist; check --config and"):

@@ -16,10 +16,11 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from ciapp.errors import ProjectError, UsageError
+from ciapp.project import OLDEST_MINOR, UnittestConfig
 from ciapp.settings import Limits
 from ciapp.testing.install import decide_installation
 from ciapp.testing.metadata import PYPROJECT
-from ciapp.testing.project import OLDEST_MINOR, OWN_FILE, START_FOLDERS, UnittestConfig, load_project
+from ciapp.testing.project import OWN_FILE, START_FOLDERS, load_project
 from ciapp.testing.schema import FILE as SCHEMA
 from ciapp.testing.toml import parse_toml
 from ciapp.testing.tree import WorkingTree

@@ -20,10 +20,10 @@ from pathlib import Path
 import msgspec
 
 from ciapp.errors import InstallError
+from ciapp.project import OLDEST_MINOR
 from ciapp.results.matrix import version_of
 from ciapp.settings import ALL_PYTHONS, Settings
 from ciapp.testing.environment import Interpreter, default_python
-from ciapp.testing.project import OLDEST_MINOR
 from ciapp.testing.sandbox import SandboxSetting, can_reach
 
 NAME = re.compile(r"python3\.(\d+)")

@@ -18,56 +18,24 @@ import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from ciapp.errors import ProjectError, SettingsError
-from ciapp.settings import PYTHON_VERSION, Limits, explain_validation, invalid_path
+from ciapp.project import Project, UnfitError, UnittestConfig, check_project
+from ciapp.settings import Limits
 from ciapp.testing.folders import holds_folder
 from ciapp.testing.requirements import read_arguments
 from ciapp.testing.toml import line_of, parse_toml
 
 OWN_FILE, SHARED_FILE, SHARED_TABLE = ".ciapp.toml", "pyproject.toml", ("tool", "ciapp")
 LARGEST_BYTES = 1 << 20
-LARGEST_ENV_BYTES = 64 << 10  #: the kernel takes 128 KiB for one variable, and starts no program with more
-LONGEST_CHECKOUT = 256  #: what `{checkout}` counts for among them
 START_FOLDERS = ("tests", "test")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-OLDEST_MINOR = 8  #: of Python 3, that the child runs under
-MOST_PYTHONS = 12
 
 #: The text of a file at the commit's root, by its name; None when there is none. Raises ProjectError for what
 #: is no plain file, or cannot be read as text.
 ReadText = Callable[[str], str | None]
-
-
-class UnittestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the tests are found; paths from the checkout's root."""
-
-    start: str = ""  #: empty: tests/, else test/, else the root
-    pattern: str = "test*.py"
-    top: str = ""  #: empty: the root when the start folder is a package, else the start folder
-
-
-class ProjectLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the commit asks to be held to; below the server's limits."""
-
-    test_s: float | None = None
-    run_s: float | None = None
-    memory_mib: int | None = None
-
-
-class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything a commit may say about how it is tested."""
-
-    python: list[str] = []  #: versions, "3.13"; one run under each; empty: under the worker's own
-    #: "auto": what the commit declares; a list: arguments of `uv pip install`; false: nothing
-    install: bool | Literal["auto"] | list[str] = "auto"
-    reuse: bool = True  #: whether a pass of the same files, tested before, may stand in for a run
-    unittest: UnittestConfig = UnittestConfig()
-    env: dict[str, str] = {}  #: `{checkout}` in a value stands for the checkout's folder
-    limits: ProjectLimits = ProjectLimits()
 
 
 def load_project(checkout: Path, defaults: dict[str, Any], limits: Limits) -> Project:
@@ -191,55 +159,9 @@ def _merge(defaults: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
 def _check(written: _Written, limits: Limits) -> None:
     """Raise ProjectError for what does not fit the model, or goes past its bounds."""
     try:
-        project = msgspec.convert(written.data, Project)
-    except msgspec.ValidationError as error:
-        said, path = explain_validation(error, Project), invalid_path(error)
-        if path == ("env", "[...]"):
-            name = next(name for name, value in written.data["env"].items() if not isinstance(value, str))
-            said, path = said.replace("[...]", f".{name}"), ("env", name)
-        if path == ("install",):
-            said = "setting 'install': give \"auto\", false, or a list of arguments of `uv pip install`"
-        raise ProjectError(written.at(*path) + said) from error
-    _check_pythons(project.python, written)
-    _check_limits(project.limits, limits, written)
-    _check_env(project.env, written)
-
-
-def _check_pythons(versions: list[str], written: _Written) -> None:
-    place = written.at("python")
-    if len(versions) > MOST_PYTHONS:
-        raise ProjectError(f"{place}python has {len(versions)} versions; give at most {MOST_PYTHONS}")
-    for number, version in enumerate(versions):
-        found = PYTHON_VERSION.fullmatch(version)
-        if not found:
-            raise ProjectError(f'{place}python has {version!r}; give versions as "3.11"')
-        if int(found[1]) < OLDEST_MINOR:
-            raise ProjectError(
-                f"{place}python has {version}; the oldest that is supported is 3.{OLDEST_MINOR}"
-            )
-        if version in versions[:number]:
-            raise ProjectError(f"{place}python has {version} twice; remove one")
-
-
-def _check_limits(asked: ProjectLimits, limits: Limits, written: _Written) -> None:
-    for key, value in msgspec.structs.asdict(asked).items():
-        most = getattr(limits, key)
-        if value is not None and not 0 < value <= most:
-            place = written.at("limits", key)
-            raise ProjectError(f"{place}limits.{key} is {value}; give more than 0 and at most {most}")
-
-
-def _check_env(env: dict[str, str], written: _Written) -> None:
-    for variable, value in env.items():
-        if not VARIABLE.fullmatch(variable) or "\0" in value:
-            place = written.at("env", variable)
-            raise ProjectError(f"{place}{variable!r} cannot be an environment variable; rename it")
-    filled = [value.replace("{checkout}", "/" * LONGEST_CHECKOUT) for value in env.values()]
-    if sum(len(text.encode()) for text in (*env, *filled)) > LARGEST_ENV_BYTES:
-        place = written.at("env")
-        raise ProjectError(
-            f"{place}env holds more than {LARGEST_ENV_BYTES} bytes; put some of it into a file"
-        )
+        check_project(written.data, msgspec.structs.asdict(limits))
+    except UnfitError as error:
+        raise ProjectError(written.at(*error.path) + error.sentence) from error
 
 
 def _find_start(checkout: Path, config: UnittestConfig, written: _Written) -> UnittestConfig:

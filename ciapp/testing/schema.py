@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from ciapp.testing.project import MOST_PYTHONS, OLDEST_MINOR, OWN_FILE, VARIABLE, Project
+from ciapp.project import MOST_PYTHONS, OLDEST_MINOR, VARIABLE, Project
+from ciapp.testing.project import OWN_FILE
 
 FILE = Path(__file__).with_name("project.schema.json")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
