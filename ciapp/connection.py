@@ -76,6 +76,13 @@ def reach_broker(settings: Settings) -> str:
             connection.ensure_connection(max_retries=max(0, others), interval_start=0)
         except broker_errors(connection) as error:
             raise broker_error(error, connection) from error
+        except (ValueError, ImportError) as error:
+            kind = settings.broker_url.partition(":")[0]
+            install = f"install ciapp[{kind}], or " if isinstance(error, ImportError) else ""
+            raise BrokerRefusedError(
+                f"a {kind} broker cannot be used so: {str(error).rstrip('.')}; "
+                f"{install}correct broker_url in the settings"
+            ) from error
         return str(connection.as_uri())
 
 

@@ -64,6 +64,15 @@ class TestReachingBrokers(unittest.TestCase):
                     f"{scheme}://u:secret@nowhere.invalid/0", "has a host that nobody knows: "
                 )
 
+    def test_what_no_library_can_use(self) -> None:
+        port = free_port()
+        for url, said in {
+            f"redis://127.0.0.1:{port}/abc": "a redis broker cannot be used so: Database is int",
+            f"sentinel://127.0.0.1:{port}/0": "a sentinel broker cannot be used so: 'master_name'",
+        }.items():
+            with self.subTest(url):
+                self.assert_refused(url, said)
+
     def test_the_embedded_one_is_a_folder(self) -> None:
         state = new_folder(self)
         reach_broker(Settings(state_dir=str(state)))
