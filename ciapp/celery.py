@@ -10,6 +10,7 @@ everything by which Celery would run a task again on its own is off, and redeliv
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
 
 from celery import Celery
@@ -17,6 +18,7 @@ from celery.platforms import SecurityWarning
 from kombu.entity import Exchange, Queue
 
 from ciapp.connection import broker_options
+from ciapp.errors import SettingsError
 from ciapp.results.matrix import DEFAULT
 from ciapp.settings import Settings, load_settings
 
@@ -83,5 +85,12 @@ def run_program(words: list[str]) -> int:
 
 # Celery warns of workers that run as root because of pickles, which nothing here accepts.
 warnings.simplefilter("ignore", SecurityWarning)
-settings = load_settings()
+try:
+    settings = load_settings()
+except SettingsError as error:
+    if "celery.bin.celery" not in sys.modules:
+        raise
+    # `celery -A ciapp` shows the traceback of each exception that it meets here.
+    sys.stderr.write(f"ciapp: {error}\n")
+    raise SystemExit(error.exit_code) from error
 app = make_app(settings)

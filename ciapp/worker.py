@@ -118,11 +118,12 @@ def keep_temporary_files_apart(**_: Any) -> None:
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
 def start_only_where_it_can_work(sender: str, **_: Any) -> None:
-    """End with a sentence where the broker does not let us in, or another worker has our name.
+    """End with a sentence where ledger or broker do not let us in, or another worker has our name.
 
     Later, Celery would take a SystemExit for its own.
     """
     try:
+        Database(settings.database).migrate()
         end_if_refused(settings)
         _node.append(take_name(sender, settings.state_path, Database(settings.database)))
     except CiError as error:
