@@ -24,7 +24,7 @@ from celery import signals
 from ciapp.celery import QUEUE, run_queue, settings
 from ciapp.connection import end_if_refused
 from ciapp.errors import CheckoutError, CiError, LedgerError
-from ciapp.logs import FieldFormatter
+from ciapp.logs import Absence, FieldFormatter
 from ciapp.lookout import Lookout
 from ciapp.node import NodeName, take_name
 from ciapp.results.database import Database
@@ -71,6 +71,7 @@ class Attendance(threading.Thread):
 
     def run(self) -> None:
         """Beat until stopped; a ledger that is away is tried again at the next beat."""
+        absence = Absence(logger)
         while not self._stopped.is_set():
             try:
                 self._database.migrate()
@@ -79,8 +80,9 @@ class Attendance(threading.Thread):
                     self._worker = msgspec.structs.replace(self._worker, environments=environments)
                 worker_is_here(self._database, self._worker)
                 self._outbox.deliver_waiting()
+                absence.end()
             except LedgerError as error:
-                logger.warning("ledger away", extra={"error": str(error)})
+                absence.note("ledger", error)
             with suppress(CheckoutError):  # a disk that cannot be written to is told where it matters
                 sweep_folders(settings.state_path)
             self._stopped.wait(BEAT_EVERY_S)
