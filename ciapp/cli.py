@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import click
@@ -20,10 +21,12 @@ from ciapp import __version__
 from ciapp.context import PYTHON, REPO, REV, Context, pass_context
 from ciapp.desk.commands import init_command, reproduce_command, run_command
 from ciapp.errors import CiError, NoSuchRunError
+from ciapp.hooking import hook
 from ciapp.keeping import backup, forget, purge_command, restore
 from ciapp.logs import set_up_logging
 from ciapp.outlets.terminal import escape_line
 from ciapp.outlets.text import render_log_line, render_report
+from ciapp.program import Program, ReaderGoneError
 from ciapp.progress import await_runs, log_line, progress_of_all, runs_line, watch_runs, why_waiting
 from ciapp.results.history import commit_log, runs_of
 from ciapp.results.matrix import environment_of
@@ -46,7 +49,7 @@ from ciapp.show import (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--config", type=click.Path(path_type=Path), help="The settings file to use.")
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug events.")
 @click.version_option(__version__)
@@ -68,53 +71,6 @@ def demo(context: Context, keep: bool) -> None:
     from ciapp.demo import run_demo
 
     run_demo(keep=keep)
-
-
-@cli.group()
-def hook() -> None:
-    """Install the hook in a repository, or remove it."""
-
-
-@hook.command("install")
-@click.argument("repository", type=click.Path(path_type=Path))
-@click.option("--name", help="The repository's name in ciapp; its folder's name by default.")
-@click.option("--test-tips", is_flag=True, help="Test the commits that branches and tags name now.")
-@click.option("--test-since", metavar="REV", help="Test what branches and tags have had since REV.")
-@click.option("--moved", is_flag=True, help="The repository of that name is here now, with its history.")
-@pass_context
-def hook_install(
-    context: Context,
-    repository: Path,
-    name: str | None,
-    test_tips: bool,
-    test_since: str | None,
-    moved: bool,
-) -> None:
-    """Install the hook in REPOSITORY; what is in it now counts as seen."""
-    from ciapp.intake.register import install_and_register
-
-    done = install_and_register(
-        context.settings,
-        context.ledger(),
-        repository,
-        name=name,
-        test_tips=test_tips,
-        test_since=test_since,
-        moved=moved,
-    )
-    for line in done:
-        click.echo(escape_line(line))
-
-
-@hook.command("remove")
-@click.argument("repository", type=click.Path(path_type=Path))
-@pass_context
-def hook_remove(context: Context, repository: Path) -> None:
-    """Take the hook out of REPOSITORY and restore what was there; its reports stay."""
-    from ciapp.intake.hook import remove_hook
-
-    for line in remove_hook(repository):
-        click.echo(escape_line(line))
 
 
 @cli.command()
@@ -274,6 +230,7 @@ def doctor(context: Context) -> None:
 
 
 for _command in (
+    hook,
     up,
     dispatcher,
     worker,
@@ -302,12 +259,22 @@ def _pick_runs(runs: list[Run], environment: str | None) -> list[Run]:
 
 def main() -> None:
     """The program: every error of ours is one sentence and an exit code."""
+    try:
+        _run()
+    except (ReaderGoneError, BrokenPipeError):
+        # Python would complain once more when it flushes at exit.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(141)
+
+
+def _run() -> None:
     debug = "--debug" in sys.argv
     try:
         cli.main(standalone_mode=False)
     except CiError as error:
         if debug:
-            raise
+            _show_traceback()
         click.echo(f"ciapp: {escape_line(str(error))}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -315,16 +282,18 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader has gone; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except (ReaderGoneError, BrokenPipeError):
+        raise
     except Exception as error:
         if debug:
-            raise
+            _show_traceback()
         said = escape_line(f"{type(error).__name__}: {error}")
         click.echo(f"ciapp: this is a fault of ciapp's own ({said}); `--debug` shows where", err=True)
         sys.exit(CiError.exit_code)
+
+
+def _show_traceback() -> None:
+    click.echo("\n".join(map(escape_line, traceback.format_exc().splitlines())), err=True)
 
 
 if __name__ == "__main__":

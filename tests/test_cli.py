@@ -185,16 +185,31 @@ class TestBadInput(CommandLine):
         self.assertEqual(
             "ciapp: this is a fault of ciapp's own (ZeroDivisionError: x); `--debug` shows where\n", err
         )
-        with broken, self.assertRaises(ZeroDivisionError):
-            self.call("--debug", "status")
+        with broken:
+            debugged, _, err = self.call("--debug", "status")
+        self.assertEqual(code, debugged)
+        self.assertIn("Traceback (most recent call last)", err)
+        self.assertIn("ZeroDivisionError: x", err)
 
     def test_debug_shows_where_a_sentence_comes_from(self) -> None:
         done = subprocess.run(
             [*COMMAND, "--debug", "log", "nope"], env=self.environ, capture_output=True, check=False
         )
-        self.assertEqual(1, done.returncode)
+        self.assertEqual(2, done.returncode, "not 1, which would be a verdict")
         self.assertIn(b"Traceback (most recent call last)", done.stderr)
         self.assertIn(b"UsageError: the ledger knows no repository 'nope'", done.stderr)
+
+    def test_a_reader_that_has_gone_is_no_verdict(self) -> None:
+        self.call("status")  # makes the ledger, and says so
+        for words in (["status"], ["--help"], ["log", "--help"], ["log", "nope"], ["nope"]):
+            with self.subTest(words):
+                read, write = os.pipe()
+                os.close(read)
+                done = subprocess.run(
+                    [*COMMAND, *words], env=self.environ, stdout=write, stderr=write, check=False
+                )
+                os.close(write)
+                self.assertEqual(141, done.returncode)
 
 
 class Pushed(CommandLine):

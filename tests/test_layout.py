@@ -23,6 +23,8 @@ STOREYS = (
         "cli": (
             "cli",
             "context",
+            "program",
+            "hooking",
             "keeping",
             "serving",
             "show",
@@ -66,7 +68,19 @@ DOORS = {
     "amqp": CELERY,
     "click": tuple(
         f"ciapp.{name}"
-        for name in ("cli", "context", "keeping", "serving", "show", "progress", "demo", "desk", "doctor")
+        for name in (
+            "cli",
+            "context",
+            "program",
+            "hooking",
+            "keeping",
+            "serving",
+            "show",
+            "progress",
+            "demo",
+            "desk",
+            "doctor",
+        )
     ),
     "tornado": ("ciapp.web",),
     "flower": ("ciapp.web",),
@@ -76,6 +90,7 @@ DOORS = {
 #: Modules with an import inside a function, and why.
 DEFERRED = {
     "ciapp.cli": "a command pays for its own imports alone: `ciapp log` does without the 0.2 s of celery",
+    "ciapp.hooking": "as for ciapp.cli, which reads all commands",
     "ciapp.serving": "as for ciapp.cli, which reads all commands",
     "ciapp.keeping": "a restore migrates, and alembic is slow to import",
     "ciapp.desk.commands": "as for ciapp.cli; testing brings the sandbox and the environments along",
