@@ -143,7 +143,7 @@ def report(
     is_finished = len(found) == len(runs)
     if junit is not None and is_finished:
         write_junit(junit, *found)
-    elif as_json and is_finished:
+    if as_json and is_finished:
         click.echo(json.dumps(report_document(runs, found), indent=2))
     elif junit is None and not as_json:
         click.echo("\n".join(map(render_report, found)), nl=False)

@@ -363,6 +363,10 @@ class TestVerdicts(Pushed):
         file = self.folder / "report.xml"
         self.assertEqual((1, "", ""), self.call("report", "team", "--junit", str(file)))
         self.assertEqual(2, len(ElementTree.parse(file).findall(".//testcase")))
+        file.unlink()
+        code, out, _ = self.call("report", "team", "--json", "--junit", str(file))
+        self.assertEqual((1, "failed"), (code, json.loads(out)["status"]))
+        self.assertEqual(2, len(ElementTree.parse(file).findall(".//testcase")))
         nowhere = self.folder / "no" / "report.xml"
         self.refused(
             2,
