@@ -4,10 +4,10 @@ Flower shows what happens now; the record is the ledger. Anybody who reaches its
 listens on this machine alone: put a web server that knows your people in front of it, or set `basic_auth`.
 """
 
-import os
+from ciapp.settings import load_settings
 
-address = os.environ.get("CIAPP_MONITOR_ADDRESS", "127.0.0.1")
-port = int(os.environ.get("CIAPP_MONITOR_PORT", "5555"))
+address = load_settings().monitor_address
+port = load_settings().monitor_port
 # The run's state is changed through ciapp (`ciapp cancel`, `ciapp rerun`), never behind the ledger's back.
 read_only = True
 max_tasks = 10000
