@@ -29,6 +29,14 @@ def all_commands(group: click.Group, prefix: str = "ciapp") -> dict[str, click.C
     return found
 
 
+def commands_shown(text: str) -> set[str]:
+    """Commands of ciapp's in code: where a line or a span begins, behind a folder, "&&" or "with:"."""
+    blocks = re.findall(r"^ *```[a-z]*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+    place = re.compile(r"(?:^ *|[\w.]/|&& |with: )(ciapp (?:hook )?[a-z-]+)(?= |$)", re.MULTILINE)
+    return {command for code in (*blocks, *spans) for command in place.findall(code)}
+
+
 class TestReadme(unittest.TestCase):
     def test_its_command_table_is_the_programs(self):
         rows = dict(re.findall(r"^\| `(ciapp [^`]*)` \| (.*) \|$", README, re.MULTILINE))
@@ -46,10 +54,20 @@ class TestReadme(unittest.TestCase):
             self.assertEqual(options, set(re.findall(r"--[a-z-]+", told[name])), name)
 
     def test_every_ciapp_command_that_it_shows_exists(self):
-        words = {name.removeprefix("ciapp ") for name in all_commands(cli)}
-        for shown in re.findall(r"(?:^|[`/ ])ciapp ((?:hook )?[a-z]+)(?= |`|$)", README, re.MULTILINE):
-            if shown.split()[0] in cli.commands:
-                self.assertIn(shown, words)
+        shown = commands_shown(README)
+        self.assertGreater(len(shown), 20)
+        self.assertEqual(set(), shown - all_commands(cli).keys())
+
+    def test_a_command_that_it_invents_is_found_wherever_a_command_stands(self):
+        for text in (
+            "say `ciapp frobnicate team`",
+            "```sh\nciapp frobnicate\n```",
+            "```\nremote: ciapp: recorded; follow with: ciapp frobnicate team\n```",
+            "`make && .venv/bin/ciapp frobnicate`",
+        ):
+            self.assertEqual({"ciapp frobnicate"}, commands_shown(text), text)
+        for text in ("`CREATE USER ciapp PASSWORD`", "`celery -A ciapp flower`", "in ciapp what is"):
+            self.assertEqual(set(), commands_shown(text), text)
 
     def test_its_settings_table_is_the_programs(self):
         rows = re.findall(r"^\| `([a-z_.]+)` \| `([^`]*)` \| `(CIAPP_[A-Z_]+)` \|$", README, re.MULTILINE)
