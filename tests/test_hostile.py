@@ -10,14 +10,18 @@ import platform
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import unittest
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
+from unittest.mock import patch
 
 from ciapp.settings import Limits
+from ciapp.testing import bubblewrap
 from ciapp.testing.sandbox import SandboxSetting, open_sandbox
 from ciapp.testing.slot import take_slot
 from tests.support.git_repositories import new_folder
@@ -203,6 +207,13 @@ class TestHost(HostileTest):
             self.assertNotEqual([], run_unconfined("hostile_mounts"))
         self.assertEqual((0, ""), self.attack("hostile_mounts")[:2])
 
+    def test_no_user_namespace_is_to_be_had_at_either_level(self) -> None:
+        if not run_unconfined("hostile_becomes_root"):
+            self.skipTest("this kernel keeps user namespaces from everybody, or from us")
+        for setting in SETTINGS:
+            self.place.setting = setting
+            self.assertEqual((0, ""), self.attack("hostile_becomes_root")[:2])
+
     def test_other_processes_are_out_of_reach(self) -> None:
         victim, mark = self.start_victim()
         # The argument of the attack stands in /proc/1/cmdline; the first process inside cannot be killed.
@@ -264,7 +275,10 @@ class TestProcesses(HostileTest):
 
 
 class TestMemory(HostileTest):
-    COUNTED = ("processes", "files", "shared", "dropped", "mapped", "sent", "thread", "mounts", "mounted")
+    COUNTED = ("processes", "files", "shared", "dropped", "mapped", "sent", "thread")
+    #: The same where the kernel filters no calls, or has them under numbers that the filter does not know.
+    COUNTED_WITHOUT_FILTER = ("mounts", "mounted")
+    ALLOW_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
     #: Memory that belongs to no process: is to be had up to a size that does no harm, or not at all.
     REFUSED: ClassVar = {
         "segments": "Invalid argument",
@@ -276,7 +290,15 @@ class TestMemory(HostileTest):
 
     def test_memory_is_counted_wherever_it_is(self) -> None:
         # Without a sandbox nothing stops it, which a test host need not suffer.
-        for way in self.COUNTED:
+        self.assert_counted(self.COUNTED)
+
+    def test_memory_in_mounts_of_a_user_namespace_is_counted_where_it_is_to_be_had(self) -> None:
+        with patch.object(bubblewrap, "refuse_calls", lambda: self.ALLOW_ALL):
+            self.assert_counted(self.COUNTED_WITHOUT_FILTER)
+
+    def assert_counted(self, ways: Sequence[str]) -> None:
+        """Each way to use memory breaks the limit."""
+        for way in ways:
             with self.subTest(way):
                 ended = self.attack(
                     "hostile_memory_bomb", way, "500", limits=Limits(memory_mib=200), within_s=20

@@ -402,6 +402,30 @@ class TestWeakLevel(unittest.TestCase):
     def test_privileges_cannot_be_gained_back(self) -> None:
         self.assertIn("NoNewPrivs:\t1", self.run_script("print(open('/proc/self/status').read())"))
 
+    def test_threads_and_processes_are_made_as_ever(self) -> None:
+        # The filter takes clone3 away, which libraries try first.
+        self.run_script(
+            """
+            import asyncio, multiprocessing, os, subprocess, sys, threading
+            for number in range(20):
+                thread = threading.Thread(target=int)
+                thread.start()
+                thread.join()
+            for method in ("fork", "spawn", "forkserver"):
+                process = multiprocessing.get_context(method).Process(target=int)
+                process.start()
+                process.join()
+                assert process.exitcode == 0
+            assert subprocess.call(["true"]) == 0 and os.system("exit 3") >> 8 == 3
+            assert subprocess.check_output(["sh", "-c", "echo $(echo hello)"]) == b"hello\\n"
+            child = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 4"], os.environ)
+            assert os.waitpid(child, 0)[1] >> 8 == 4
+            async def start():
+                return await (await asyncio.create_subprocess_exec("true")).wait()
+            assert asyncio.run(start()) == 0
+            """
+        )
+
     def test_the_test_processes_are_the_first_to_go_when_memory_runs_out(self) -> None:
         self.assertEqual("1000", self.run_script("print(open('/proc/self/oom_score_adj').read())"))
 

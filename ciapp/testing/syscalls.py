@@ -9,22 +9,27 @@
 - io_uring, which holds files that stand in no process's list.
 - Sockets to the machine that this one is a guest of, and to its other guests (vsock): no network namespace
   holds them.
+- User namespaces. In one of its own a program has every capability: it mounts file systems that nobody else
+  sees, and calls parts of the kernel that only root is trusted with elsewhere.
 
-Refused calls fail as on a kernel without them (ENOSYS, EAFNOSUPPORT), too large ones as above the kernel's
-own limit (EINVAL), for this program and everything that descends from it.
+Refused calls fail as on a kernel without them (ENOSYS, EAFNOSUPPORT), user namespaces as on a host that keeps
+them to root (EPERM), too large ones as above the kernel's own limit (EINVAL), for this program and everything
+that descends from it. What `clone3` is asked for stands in memory, where no filter looks: libraries that are
+told that there is none take `clone`.
 """
 
 from __future__ import annotations
 
 import struct
-from errno import EAFNOSUPPORT, EINVAL, ENOSYS
+from errno import EAFNOSUPPORT, EINVAL, ENOSYS, EPERM
 from functools import cache
 
 import msgspec
 
 SEGMENT_BYTES = 16 * 1024
 SEMAPHORES = 32  #: of a set
-IO_URING_SETUP = 425  #: everywhere
+IO_URING_SETUP, CLONE3 = 425, 435  #: everywhere
+CLONE_NEWUSER = 0x10000000
 AF_VSOCK = 40
 IPC_SEMGET, IPC_MSGGET, IPC_SHMGET = 2, 13, 23  #: what `ipc` is asked for, by its first argument
 CALL_SOCKET = 1  #: the same of `socketcall`, whose other arguments no filter sees; programs use `socket` then
@@ -38,26 +43,36 @@ class Calls(msgspec.Struct, frozen=True):
     msgget: int
     shmget: int
     socket: int
+    clone: int
+    unshare: int
+    setns: int
     ipc: int | None = None  #: one call for all of System V's
     socketcall: int | None = None  #: one call for all that is done with sockets
     low_first: bool = True  #: which half of an argument comes first
+    clone_flags: int = 0  #: which argument of clone they are
 
 
-#: Architecture as the kernel names it to filters → its calls.
+#: Architecture as the kernel names it to filters → its calls: keys, semget, msgget, shmget, socket, clone,
+#: unshare, setns.
 ARCHITECTURES = {
-    0xC000003E: Calls(248, 64, 68, 29, 41),  # x86_64
-    0x40000003: Calls(286, 393, 399, 395, 359, ipc=117, socketcall=102),  # i386, which x86_64 runs as well
-    0xC00000B7: Calls(217, 190, 186, 194, 198),  # aarch64
-    0x40000028: Calls(309, 299, 303, 307, 281),  # arm
-    0xC00000F3: Calls(217, 190, 186, 194, 198),  # riscv64
-    0xC0000015: Calls(269, 393, 399, 395, 326, ipc=117, socketcall=102),  # ppc64le
-    0x80000016: Calls(278, 393, 399, 395, 359, ipc=117, socketcall=102, low_first=False),  # s390x
+    # x86_64, and i386, which it runs as well
+    0xC000003E: Calls(248, 64, 68, 29, 41, 56, 272, 308),
+    0x40000003: Calls(286, 393, 399, 395, 359, 120, 310, 346, ipc=117, socketcall=102),
+    # aarch64, arm, riscv64
+    0xC00000B7: Calls(217, 190, 186, 194, 198, 220, 97, 268),
+    0x40000028: Calls(309, 299, 303, 307, 281, 120, 337, 375),
+    0xC00000F3: Calls(217, 190, 186, 194, 198, 220, 97, 268),
+    # ppc64le, s390x
+    0xC0000015: Calls(269, 393, 399, 395, 326, 120, 282, 350, ipc=117, socketcall=102),
+    0x80000016: Calls(
+        278, 393, 399, 395, 359, 120, 303, 339, ipc=117, socketcall=102, low_first=False, clone_flags=1
+    ),
 }
 KEY_CALLS = 3
 X32 = 0x40000000  #: set in the numbers of x86_64's other ABI, whose calls these are too
 
 LOAD, AND, RETURN = 0x20, 0x54, 0x06  #: codes of instructions
-EQUAL, ABOVE, AT_LEAST = 0x15, 0x25, 0x35
+EQUAL, ABOVE, AT_LEAST, ANY_BIT = 0x15, 0x25, 0x35, 0x45
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  #: where a call's facts stand
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
 
@@ -76,7 +91,10 @@ def _block(calls: Calls) -> list[bytes]:
     refuse = [_do(RETURN, ERROR | ENOSYS)]
     block = [_do(LOAD, NUMBER), _do(AND, 0xFFFFFFFF ^ X32)]
     block += [_do(AT_LEAST, calls.keys, no=2), _do(AT_LEAST, calls.keys + KEY_CALLS, yes=1), *refuse]
-    block += _when(IO_URING_SETUP, refuse) + _when(calls.msgget, refuse)
+    block += _when(IO_URING_SETUP, refuse) + _when(calls.msgget, refuse) + _when(CLONE3, refuse)
+    block += _when(calls.clone, _without(CLONE_NEWUSER, calls.clone_flags, calls))
+    block += _when(calls.unshare, _without(CLONE_NEWUSER, 0, calls))
+    block += _when(calls.setns, [_do(RETURN, ERROR | EPERM)])  # which asks for capabilities in any case
     block += _when(calls.semget, _up_to(SEMAPHORES, 1, calls))
     block += _when(calls.shmget, _up_to(SEGMENT_BYTES, 1, calls))
     no_vsock = [_do(LOAD, _low_half(0, calls)), *_when(AF_VSOCK, [_do(RETURN, ERROR | EAFNOSUPPORT)])]
@@ -107,6 +125,16 @@ def _up_to(most: int, argument: int, calls: Calls) -> list[bytes]:
         _do(ABOVE, most, yes=1),
         _do(RETURN, ALLOW),
         _do(RETURN, ERROR | EINVAL),
+    ]
+
+
+def _without(flag: int, argument: int, calls: Calls) -> list[bytes]:
+    """Allow the call when an argument of it does not have a flag."""
+    return [
+        _do(LOAD, _low_half(argument, calls)),
+        _do(ANY_BIT, flag, no=1),
+        _do(RETURN, ERROR | EPERM),
+        _do(RETURN, ALLOW),
     ]
 
 
