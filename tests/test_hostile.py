@@ -276,6 +276,8 @@ class TestProcesses(HostileTest):
 
 class TestMemory(HostileTest):
     COUNTED = ("processes", "files", "shared", "dropped", "mapped", "sent", "thread")
+    #: Memory of the kernel's, of which a process's own sum tells nothing.
+    COUNTED_IN_THE_KERNEL = ("sockets", "connections", "loopback", "pipes", "tables")
     #: The same where the kernel filters no calls, or has them under numbers that the filter does not know.
     COUNTED_WITHOUT_FILTER = ("mounts", "mounted")
     ALLOW_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
@@ -291,6 +293,13 @@ class TestMemory(HostileTest):
     def test_memory_is_counted_wherever_it_is(self) -> None:
         # Without a sandbox nothing stops it, which a test host need not suffer.
         self.assert_counted(self.COUNTED)
+
+    def test_memory_that_the_kernel_holds_for_a_run_is_counted_at_both_levels(self) -> None:
+        for way in self.COUNTED_IN_THE_KERNEL:
+            self.assertEqual(["used"], run_unconfined("hostile_memory_bomb", way, "50", "stop"))
+        for setting in SETTINGS:
+            self.place.setting = setting
+            self.assert_counted(self.COUNTED_IN_THE_KERNEL)
 
     def test_memory_in_mounts_of_a_user_namespace_is_counted_where_it_is_to_be_had(self) -> None:
         with patch.object(bubblewrap, "refuse_calls", lambda: self.ALLOW_ALL):

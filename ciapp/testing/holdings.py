@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from ciapp.testing.processes import user_namespace
+from ciapp.testing.processes import namespace_of
 
 File = tuple[int, int]  #: device and inode
 LOOK_S = 0.5  #: what takes longer to look through is taken to hide whatever it can
@@ -35,11 +35,12 @@ class Holdings:
         self._in_flight = 0  #: descriptors in messages, which may be of files that nobody else holds
         self.has_own_mounts = False  #: whether there may be file systems that only the run sees
         self._sockets: dict[int, int] = {}
+        self._pipes: set[File] = set()
         self._mounts = _mounts(leader)
         self._until_s = time.monotonic() + LOOK_S
-        namespace = user_namespace(leader)
+        namespace = namespace_of(leader, "user")
         for pid in tree:
-            if user_namespace(pid) not in ("", namespace):
+            if namespace_of(pid, "user") not in ("", namespace):
                 self.has_own_mounts = True
             self._look_at_mappings(pid)
             for task in _names(f"/proc/{pid}/task"):
@@ -48,6 +49,16 @@ class Holdings:
                 self._in_flight, self.has_own_mounts = sys.maxsize, True
                 return
         self._in_flight = sum(self._sockets.values())
+
+    @property
+    def sockets(self) -> int:
+        """How many sockets processes hold."""
+        return len(self._sockets)
+
+    @property
+    def pipes(self) -> int:
+        """How many pipes there may be, those in messages included."""
+        return len(self._pipes) + self._in_flight
 
     def on(self, devices: frozenset[int]) -> int:
         """Bytes of those that stand on some devices."""
@@ -83,6 +94,8 @@ class Holdings:
                     self.has_own_mounts = True
             elif stat.S_ISSOCK(facts.st_mode):
                 self._sockets[facts.st_ino] = int(_facts(f"{task}/fdinfo/{name}").get("scm_fds", 0))
+            elif stat.S_ISFIFO(facts.st_mode):
+                self._pipes.add((facts.st_dev, facts.st_ino))
             if time.monotonic() > self._until_s:
                 return
 

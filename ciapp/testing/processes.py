@@ -82,6 +82,11 @@ def proportional_bytes(pid: int) -> tuple[int, int]:
     return facts.get("Anon", 0) + facts.get("File", 0), facts.get("Shmem", 0)
 
 
+def table_bytes(pid: int) -> int:
+    """Memory in which the kernel keeps where the pages of a process are."""
+    return _sizes(f"/proc/{pid}/status", "VmPTE").get("", 0)
+
+
 def pid_inside(pid: int) -> int:
     """The number that a process has in the innermost pid namespace it lives in; 0 when it is gone."""
     for line in _read(f"/proc/{pid}/status").splitlines():
@@ -95,10 +100,10 @@ def started_at(pid: int) -> str:
     return " ".join(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19:20])
 
 
-def user_namespace(pid: int) -> str:
-    """The name of a process's user namespace; empty when it is gone."""
+def namespace_of(pid: int | str, kind: str) -> str:
+    """The name of a process's namespace of a kind, "user" or "net"; empty when it is gone."""
     try:
-        return os.readlink(f"/proc/{pid}/ns/user")
+        return os.readlink(f"/proc/{pid}/ns/{kind}")
     except OSError:
         return ""
 

@@ -23,6 +23,8 @@ from weakref import WeakSet, finalize
 from ciapp.settings import Limits
 from ciapp.testing.folders import OPEN_FOLDER
 from ciapp.testing.holdings import Holdings
+from ciapp.testing.host_memory import HostGrowth
+from ciapp.testing.kernel_memory import KernelMemory
 from ciapp.testing.processes import list_tree, proportional_bytes, resident_bytes
 
 MIB = 1 << 20
@@ -46,7 +48,8 @@ class Usage:
         self._folders = folders
         self._devices = frozenset(os.stat(folder).st_dev for folder in folders)
         self._filled_at_start, self._taken = _filled(folders), _taken(folders)
-        self._shared_at_start = _shared_memory()
+        self._host = HostGrowth()
+        self._kernel = KernelMemory()
         self._walk: Generator[int, None, None] | None = None
         self._walked = 0
         self._walk_at = time.monotonic() + WALK_EVERY_S
@@ -85,10 +88,9 @@ class Usage:
             if _device(there := f"/proc/{leader}/root{folder}") != _device(folder)
         ]
         files, mapped = sum(map(_tmpfs_bytes, own)), sum(map(resident_bytes, tree))
-        shared = _shared_memory()
-        self._shared_at_start = min(self._shared_at_start, shared)
-        grown = shared - self._shared_at_start
-        if files + mapped + grown <= limit:
+        self._host.look(limit - files - mapped)
+        grown, kernel = self._host.shared, self._host.kernel
+        if files + mapped + grown + kernel <= limit:
             return files + mapped
         # Files without a name are memory that no process has to map, and mapped ones count twice in the sums.
         held = Holdings(leader, tree)
@@ -97,10 +99,11 @@ class Usage:
         files += min(grown, held.hidden(self._limits.file_mib * MIB, counted, besides=True))
         if held.has_own_mounts:
             files = max(files, grown)
-        if files + mapped <= limit:
-            return files + mapped
+        kept = self._kernel.most(kernel, leader, tree, held)
+        if files + mapped + kept <= limit:
+            return files + mapped + kept
         parts = [proportional_bytes(pid) for pid in tree]
-        return sum(private for private, _ in parts) + max(files, sum(part for _, part in parts))
+        return kept + sum(private for private, _ in parts) + max(files, sum(part for _, part in parts))
 
     def _disk(self, leader: int, tree: Sequence[int]) -> int:
         """Bytes in the folders, when they have just been counted; else 0.
@@ -197,14 +200,6 @@ def _device(folder: str) -> frozenset[int]:
         return frozenset({os.stat(folder).st_dev})
     except OSError:
         return frozenset()
-
-
-def _shared_memory() -> int:
-    """Memory in tmpfs and the like on this whole host."""
-    for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-        if line.startswith("Shmem:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _blocks(entry: os.DirEntry[str]) -> int:

@@ -3,6 +3,7 @@
 attack.py WAY MIB [stop]    then waits to be stopped, unless it is refused; or gives all back and stops.
 """
 import ctypes
+import fcntl
 import mmap
 import os
 import platform
@@ -50,6 +51,64 @@ def fill_tmp():
     for number in range(mib):
         with open("/tmp/%d" % number, "wb") as file:
             file.write(page)
+
+
+def fill(descriptor):
+    """Bytes that go into a socket or pipe before it would block."""
+    os.set_blocking(descriptor, False)
+    filled = 0
+    try:
+        while filled < mib << 20:
+            filled += os.write(descriptor, page[:65536])
+    except BlockingIOError:
+        return filled
+
+
+def fill_sockets(make):
+    """Make pairs of sockets until they hold as much as is wanted."""
+    filled = 0
+    while filled < mib << 20:
+        pair = make()
+        for end in pair:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            filled += fill(end.fileno())
+        kept.append(pair)
+
+
+def connected(family, address):
+    """A socket that is connected to a listener, which keeps all that is sent to it."""
+    if not kept:
+        kept.append(socket.socket(family))
+        kept[0].bind(address)
+        kept[0].listen(4096)
+    end = socket.socket(family)
+    end.connect(kept[0].getsockname())
+    return end
+
+
+def fill_connections(family, address, keep):
+    filled = 0
+    while filled < mib << 20:
+        end = connected(family, address)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        filled += fill(end.fileno())
+        keep(end)
+
+
+def fill_pipes():
+    """Bytes in as many pipes as one process may have."""
+    filled = 0
+    try:
+        while filled < mib << 20:
+            end = os.pipe()[1]
+            try:
+                fcntl.fcntl(end, 1031, 1 << 20)  # F_SETPIPE_SZ
+            except OSError:
+                pass  # this user has many large ones already
+            filled += fill(end)
+    except OSError:
+        pass  # no more descriptors
+    return filled
 
 
 if way == "processes":
@@ -103,6 +162,30 @@ elif way == "mounted":  # a file system that a child has mounted, kept by a desc
         file = os.open(str(number), os.O_WRONLY | os.O_CREAT, dir_fd=folder)
         os.write(file, page)
         os.close(file)
+elif way == "sockets":
+    fill_sockets(socket.socketpair)
+elif way == "connections":  # whose other end is closed, and whose own nobody has accepted
+    fill_connections(socket.AF_UNIX, "", socket.socket.close)
+elif way == "loopback":
+    fill_connections(socket.AF_INET, ("127.0.0.1", 0), kept.append)
+elif way == "pipes":
+    filled = 0
+    while filled < mib << 20:
+        ours, theirs = os.pipe()
+        if os.fork() == 0:
+            os.write(theirs, b"%d" % fill_pipes())
+            time.sleep(0 if sys.argv[3:] == ["stop"] else 300)
+            os._exit(0)
+        filled += int(os.read(ours, 20))
+        os.close(ours)
+        os.close(theirs)
+elif way == "tables":  # each page of them maps 2 MiB, of zeros that are everybody's
+    libc.mmap.restype = ctypes.c_void_p
+    size = mib << 29
+    begin = libc.mmap(None, ctypes.c_size_t(size), 1, 0x4022, -1, ctypes.c_long(0))
+    libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), 15)  # MADV_NOHUGEPAGE
+    for address in range(begin, begin + size, 2 << 20):
+        ctypes.c_char.from_address(address).value
 elif way == "segments":
     for _ in range(mib):
         taken.append((SHMCTL, call(SHMGET, PRIVATE, 1 << 20, CREATE), REMOVE, 0))

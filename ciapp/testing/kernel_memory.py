@@ -1,0 +1,79 @@
+"""Memory that the kernel holds for a run, and that stands in no sum of a process: tables of pages, and what
+is in sockets and pipes.
+
+In:  by how much the kernel's memory has grown; the run's processes, and what they hold.
+Out: how much of the growth may be the run's.
+
+Tables are told process by process. For sockets and pipes nobody tells: all that the kernel has come to use
+since is taken for theirs, as far as their number allows. The number of sockets is the network namespace's,
+since one that is closed lives on for as long as nobody has read what was sent through it.
+"""
+
+# Asked several times a second for each run: plain calls cost a third.
+# ruff: noqa: PTH123
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+from ciapp.testing.holdings import Holdings
+from ciapp.testing.processes import PAGE, namespace_of, table_bytes
+
+CHANGES_BY_ITSELF = (
+    32 << 20
+)  #: by which the kernel's memory grows and shrinks on a host that does little else
+LARGEST = ("core/wmem_max", "core/rmem_max")  #: what a socket may be given to send and to receive; twice that
+
+
+class _Sockets(NamedTuple):
+    """Sockets of a network namespace."""
+
+    number: int
+    inet_bytes: int  #: of TCP and UDP, in all namespaces
+
+
+class KernelMemory:
+    """The kernel's memory, as far as one run has its share in it."""
+
+    def __init__(self) -> None:
+        self._at_start = _sockets("self")
+
+    def most(self, grown: int, leader: int, tree: Sequence[int], held: Holdings) -> int:
+        """Bytes that are the run's, at most, while the kernel's memory has grown by so much."""
+        tables = sum(map(table_bytes, tree))
+        return tables + min(max(0, grown - tables - CHANGES_BY_ITSELF), self._sent(leader, held))
+
+    def _sent(self, leader: int, held: Holdings) -> int:
+        """Bytes that there may be in sockets and pipes."""
+        now = _sockets(str(leader))
+        self._at_start = _Sockets(*map(min, self._at_start, now))
+        number = now.number
+        if namespace_of(leader, "net") == namespace_of("self", "net"):
+            number = max(held.sockets, number - self._at_start.number)
+        inet = now.inet_bytes - self._at_start.inet_bytes
+        return number * _largest_socket() + inet + held.pipes * _setting("fs/pipe-max-size")
+
+
+def _sockets(pid: str) -> _Sockets:
+    """Those of a process's network namespace; none when it is gone."""
+    try:
+        with open(f"/proc/{pid}/net/sockstat", "rb") as file:
+            facts = file.read()
+    except OSError:
+        return _Sockets(0, 0)
+    number = sum(map(int, re.findall(rb"^sockets: used (\d+)", facts)))
+    pages = sum(map(int, re.findall(rb"^(?:TCP|UDP): .*\bmem (\d+)", facts, re.MULTILINE)))
+    return _Sockets(number, pages * PAGE)
+
+
+@cache
+def _largest_socket() -> int:
+    return 2 * sum(_setting(f"net/{name}") for name in LARGEST)
+
+
+@cache
+def _setting(name: str) -> int:
+    with open(f"/proc/sys/{name}", "rb") as file:
+        return int(file.read())
