@@ -287,6 +287,7 @@ class TestMemory(HostileTest):
         "semaphores": "Invalid argument",
         "messages": "Function not implemented",
         "rings": "Function not implemented",
+        "spliced": "Function not implemented",
         "queues": "Too many open files",
     }
 

@@ -7,6 +7,7 @@
   semaphores are had up to a size (PostgreSQL takes 56 bytes and up to 20 semaphores), message queues not at
   all. The kernel allows 4,096 segments: 64 MiB.
 - io_uring, which holds files that stand in no process's list.
+- vmsplice: a byte of it in a pipe keeps the page that it stands in, which may be of 2 MiB.
 - Sockets to the machine that this one is a guest of, and to its other guests (vsock): no network namespace
   holds them.
 - User namespaces. In one of its own a program has every capability: it mounts file systems that nobody else
@@ -46,6 +47,7 @@ class Calls(msgspec.Struct, frozen=True):
     clone: int
     unshare: int
     setns: int
+    vmsplice: int
     ipc: int | None = None  #: one call for all of System V's
     socketcall: int | None = None  #: one call for all that is done with sockets
     low_first: bool = True  #: which half of an argument comes first
@@ -53,19 +55,19 @@ class Calls(msgspec.Struct, frozen=True):
 
 
 #: Architecture as the kernel names it to filters → its calls: keys, semget, msgget, shmget, socket, clone,
-#: unshare, setns.
+#: unshare, setns, vmsplice.
 ARCHITECTURES = {
     # x86_64, and i386, which it runs as well
-    0xC000003E: Calls(248, 64, 68, 29, 41, 56, 272, 308),
-    0x40000003: Calls(286, 393, 399, 395, 359, 120, 310, 346, ipc=117, socketcall=102),
+    0xC000003E: Calls(248, 64, 68, 29, 41, 56, 272, 308, 278),
+    0x40000003: Calls(286, 393, 399, 395, 359, 120, 310, 346, 316, ipc=117, socketcall=102),
     # aarch64, arm, riscv64
-    0xC00000B7: Calls(217, 190, 186, 194, 198, 220, 97, 268),
-    0x40000028: Calls(309, 299, 303, 307, 281, 120, 337, 375),
-    0xC00000F3: Calls(217, 190, 186, 194, 198, 220, 97, 268),
+    0xC00000B7: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75),
+    0x40000028: Calls(309, 299, 303, 307, 281, 120, 337, 375, 343),
+    0xC00000F3: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75),
     # ppc64le, s390x
-    0xC0000015: Calls(269, 393, 399, 395, 326, 120, 282, 350, ipc=117, socketcall=102),
+    0xC0000015: Calls(269, 393, 399, 395, 326, 120, 282, 350, 285, ipc=117, socketcall=102),
     0x80000016: Calls(
-        278, 393, 399, 395, 359, 120, 303, 339, ipc=117, socketcall=102, low_first=False, clone_flags=1
+        278, 393, 399, 395, 359, 120, 303, 339, 309, ipc=117, socketcall=102, low_first=False, clone_flags=1
     ),
 }
 KEY_CALLS = 3
@@ -92,6 +94,7 @@ def _block(calls: Calls) -> list[bytes]:
     block = [_do(LOAD, NUMBER), _do(AND, 0xFFFFFFFF ^ X32)]
     block += [_do(AT_LEAST, calls.keys, no=2), _do(AT_LEAST, calls.keys + KEY_CALLS, yes=1), *refuse]
     block += _when(IO_URING_SETUP, refuse) + _when(calls.msgget, refuse) + _when(CLONE3, refuse)
+    block += _when(calls.vmsplice, refuse)
     block += _when(calls.clone, _without(CLONE_NEWUSER, calls.clone_flags, calls))
     block += _when(calls.unshare, _without(CLONE_NEWUSER, 0, calls))
     block += _when(calls.setns, [_do(RETURN, ERROR | EPERM)])  # which asks for capabilities in any case
