@@ -42,6 +42,7 @@ SURVIVED = (
     "closes_its_output",
     "closes_the_channel",
     "leaves_a_thread",
+    "fails_behind_a_thread",
     "leaves_processes",
     "crashes_at_exit",
     "changes_the_world",

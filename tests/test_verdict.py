@@ -65,7 +65,7 @@ NEVER_HEARD = st.sampled_from(
         b"",
         b"garbage\n",
         b"\xff\x00\n",
-        b'{"type":"end","n":0,"threads":[]}\n',
+        b'{"type":"end","n":0,"threads":[],"good":true}\n',
         b'ffffffffffffffff {"type":"stop","n":3,"test":0,"outcome":"passed","duration":0.1}\n',
         f'{NONCE} {{"type":"stop","n":99999,"test":-1,"outcome":"passed","duration":1e999}}\n'.encode(),
         f'{NONCE} {{"type":"start","n":0,"test":1000000000000000000000000}}\n'.encode(),
@@ -185,6 +185,16 @@ class TestDishonestChild(unittest.TestCase):
         self.assertEqual(Status.FAILED, findings.status)
         self.assertIn("exited with status 1, as after a failure", findings.reason)
         self.assertEqual("", judge(bad, failed_exits=1).reason)
+
+    def test_an_end_that_is_not_good_needs_a_failure(self) -> None:
+        good, bad = (
+            Speech().hello().list_tests(["a"]).run(0, outcome).end(good=False).said()
+            for outcome in ("passed", "failed")
+        )
+        findings = judge(good)
+        self.assertEqual(Status.FAILED, findings.status)
+        self.assertIn("unittest itself takes the tests for failed", findings.reason)
+        self.assertEqual("", judge(bad).reason)
 
     def test_text_in_front_of_a_line_is_passed_over(self) -> None:
         speech = Speech().hello().list_tests(["a"]).run(0).end()

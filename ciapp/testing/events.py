@@ -130,6 +130,7 @@ class End(Event, frozen=True, kw_only=True, tag="end"):
     """Everything has run."""
 
     threads: list[str]
+    good: bool  #: by unittest's own account, which tests may write to
 
 
 AnyEvent = (

@@ -46,6 +46,7 @@ class Journal:
         self.is_listed = False  #: whether a child came through discovery
         self.children = 0
         self.ended = 0  #: children that said their end record
+        self.is_good = True  #: by unittest's own account in each of those
         self.refused = 0  #: lines that were not this run's
         self.contradictions = 0  #: lines of this run's that say anew what was said: two speak for one child
         self.lost = 0  #: lines that never came
@@ -109,6 +110,7 @@ class Journal:
             self.refused += 1
         if child.has_ended:
             self.ended += 1
+            self.is_good = self.is_good and child.is_good
             ending = Ending(Outcome.CRASHED, "the test never said how it ended")
         for index in child.open:
             record = self._record(child, index)
@@ -173,7 +175,7 @@ class Journal:
             case events.Unusable():
                 self.setup_problem = _clean(event.message)[:LONGEST_MESSAGE] or "discovery failed"
             case events.End():
-                child.has_ended = True
+                child.has_ended, child.is_good = True, event.good
                 child.fixture = None
                 child.threads = [_clean(name)[:100] for name in event.threads[:20]]
         return True

@@ -73,6 +73,7 @@ class Child:
     has_started: bool = False
     is_listed: bool = False
     has_ended: bool = False
+    is_good: bool = True  #: by unittest's own account, once it has ended
     is_over: bool = False  #: whether it is being killed
     threads: list[str] = field(default_factory=list)
     partial: bytearray = field(default_factory=bytearray)  #: the beginning of a line

@@ -70,6 +70,8 @@ def _judge(journal: Journal, tests: Sequence[TestResult], close: Close) -> tuple
             f"{count(journal.contradictions, 'event')} of the tests came twice or after the end, "
             "so somebody else spoke for them"
         )
+    if not journal.is_good and not journal.failed and not journal.fixtures:
+        doubts.append("unittest itself takes the tests for failed, though they told of no failure")
     if close.failed_exits and not journal.failed and not journal.fixtures:
         doubts.append("the process exited with status 1, as after a failure, though it told of none")
     reason = next(filter(None, doubts), "")

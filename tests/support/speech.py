@@ -31,8 +31,8 @@ class Speech:
         self.say("start", test=index)
         return self.say("stop", test=index, outcome=outcome, duration=0.1, **fields)
 
-    def end(self) -> Speech:
-        return self.say("end", threads=[])
+    def end(self, *, good: bool = True) -> Speech:
+        return self.say("end", threads=[], good=good)
 
     def said(self) -> bytes:
         return b"".join(self.lines)

@@ -44,7 +44,8 @@ and no program that a test starts inherits them.
         fixture-failed      phase, scope, tests, message, traceback: those tests will not run
         fixture-skipped     phase, scope, tests, message: those tests are skipped
         stray               pid: of a forked copy that came back into the suite; its number means nothing
-        end                 threads: names of those that keep the process alive; the last line
+        end                 threads, good: names of those that keep the process alive; whether unittest's own
+                            account is that all went well; the last line
 
 The id of a test is unittest's id(); that of a module which could not be loaded, or which skipped itself, is
 the module's name. Tests of one id are told apart by their ordinal in order of discovery.

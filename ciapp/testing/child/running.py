@@ -54,8 +54,9 @@ def run(orders: dict[str, Any], channel: Channel) -> bool:
     _run_suite(suite, result, manifest)
     channel.mark("-")
     names = ",".join(quote(name) for name in _threads_left())
-    channel.emit("end", f',"threads":[{names}]')
-    return result.wasSuccessful()
+    is_good = result.wasSuccessful()
+    channel.emit("end", f',"threads":[{names}],"good":{"true" if is_good else "false"}')
+    return is_good
 
 
 def _look_like_unittest(orders: dict[str, Any]) -> None:

@@ -56,10 +56,10 @@ if FORGE == "a whole run when it is imported":
     say("listed", 1, tests=1, unloaded=[], more=0)
     say("start", 2, test=0)
     say("stop", 3, **passed())
-    say("end", 4, threads=[])
+    say("end", 4, threads=[], good=True)
     os._exit(0)
 if FORGE == "an end when it is imported":
-    say("end", threads=[])
+    say("end", threads=[], good=True)
     os._exit(0)
 if FORGE == "a unittest without failures":
     unittest.TestCase.fail = lambda self, msg=None: None
@@ -76,9 +76,9 @@ class TestForged(unittest.TestCase):
             say("stop", **passed())
             say("start", 1, test=1)
             say("stop", 2, **passed(1))
-            say("end", 3, threads=[])
+            say("end", 3, threads=[], good=True)
         elif FORGE == "an end":
-            say("end", threads=[])
+            say("end", threads=[], good=True)
             time.sleep(60)
         elif FORGE == "every line again and again":
             threading.Thread(target=self.repeat, daemon=True).start()
