@@ -333,13 +333,27 @@ class TestApp(unittest.TestCase):
 
 
 class TestExitStatus(Project):
-    def test_a_process_that_exits_as_after_a_failure_has_not_passed(self) -> None:
-        self.write_tests("def test_1(self): import atexit; atexit.register(os._exit, 1)")
+    def test_a_process_that_exits_oddly_after_its_last_test_does_not_pass(self) -> None:
+        self.write_tests(
+            "def test_1(self): import atexit; atexit.register(os._exit, int(os.environ['STATUS']))"
+        )
+        for status in (1, 3, 120):
+            with self.subTest(status=status):
+                findings = self.run_tests(environment={"STATUS": str(status)})
+
+                self.assertEqual((Status.FAILED, ()), (findings.status, findings.warnings))
+                self.assertEqual(
+                    f"after the last test the process exited with status {status}, though none had failed",
+                    findings.reason,
+                )
+
+    def test_after_a_failure_an_odd_exit_is_but_warned_of(self) -> None:
+        self.write_tests("def test_1(self): import atexit; atexit.register(os._exit, 3); self.fail()")
 
         findings = self.run_tests()
 
-        self.assertEqual((Status.FAILED, {"test_1": "passed"}), (findings.status, self.outcomes(findings)))
-        self.assertIn("exited with status 1, as after a failure", findings.reason)
+        self.assertEqual((Status.FAILED, ""), (findings.status, findings.reason))
+        self.assertEqual(("after the last test the process exited with status 3",), findings.warnings)
 
 
 class TestByteCode(unittest.TestCase):

@@ -127,7 +127,7 @@ class _Attempt:
         self._status: Status | None = None
         self._reason = ""
         self._warnings: list[str] = []
-        self._failed_exits = 0
+        self._odd_exits: list[str] = []
         self._told = Progress(0, 0, 0)
         self._started_s = time.monotonic()
         self._deadline_s = self._started_s + plan.limits.run_s
@@ -142,7 +142,7 @@ class _Attempt:
         close = Close(
             status=self._status,
             reason=self._reason,
-            failed_exits=self._failed_exits,
+            odd_exits=tuple(self._odd_exits),
             warnings=tuple(dict.fromkeys(self._warnings)),
             sandbox=self._sandbox.level,
             duration_s=time.monotonic() - self._started_s,
@@ -282,8 +282,9 @@ class _Attempt:
                 return ending
             channels.drain(0)
             process.wait(POLL_S)
-        self._failed_exits += status == 1
-        if status not in (0, 1):
+        if self._journal.child.is_good and status != 0:
+            self._odd_exits.append(f"after the last test {_explain_exit(status)}, though none had failed")
+        elif status not in (0, 1):
             self._warnings.append(f"after the last test {_explain_exit(status)}")
         return ending
 

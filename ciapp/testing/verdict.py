@@ -28,7 +28,7 @@ class Close(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Status | None = None  #: timed-out or cancelled, where the attempt was cut short
     reason: str = ""
-    failed_exits: int = 0  #: children that ended well and exited as after a failure
+    odd_exits: tuple[str, ...] = ()  #: how children exited that ended well: not with status 0
     warnings: tuple[str, ...] = ()
     sandbox: str = ""
     duration_s: float = 0.0
@@ -72,8 +72,7 @@ def _judge(journal: Journal, tests: Sequence[TestResult], close: Close) -> tuple
         )
     if not journal.is_good and not journal.failed and not journal.fixtures:
         doubts.append("unittest itself takes the tests for failed, though they told of no failure")
-    if close.failed_exits and not journal.failed and not journal.fixtures:
-        doubts.append("the process exited with status 1, as after a failure, though it told of none")
+    doubts += close.odd_exits
     reason = next(filter(None, doubts), "")
     everyone_ended = journal.is_listed and journal.ended == journal.children
     all_good = everyone_ended and not journal.fixtures and all(test.outcome.is_good for test in tests)
