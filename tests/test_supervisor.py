@@ -31,6 +31,7 @@ SURVIVED = (
     "exits_at_import",
     "crashes",
     "crashes_in_fixtures",
+    "builds_its_own_suite",
     "crashes_often",
     "hangs",
     "hangs_at_import",

@@ -14,6 +14,7 @@ import unittest
 from unittest import case
 from unittest.util import strclass
 
+from .listing import has_list, is_suite
 from .result import Result
 
 TYPE_CHECKING = False
@@ -70,6 +71,16 @@ class Suite(unittest.TestSuite):
             speaks = hasattr(sys.modules.get(module), "tearDownModule")
             with result.fixture("tearDownModule", module, speaks or bool(_module_cleanups)):
                 _plain._handleModuleTearDown(self, result)
+
+
+def adopt(suite: Any) -> None:
+    """Let the plain suites that a load_tests has put together announce their fixtures too."""
+    if type(suite) is _plain:
+        suite.__class__ = Suite
+    if has_list(suite):
+        for test in suite._tests:
+            if is_suite(test):
+                adopt(test)
 
 
 _module_cleanups: Any = getattr(case, "_module_cleanups", ())

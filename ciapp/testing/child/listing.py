@@ -141,13 +141,13 @@ class Manifest:
 
 def prune(suite: Any, is_waiting: Any) -> None:
     """Drop the tests that need not run from the suites that hold them; their fixtures go with them."""
-    if type(suite).__iter__ is not BaseTestSuite.__iter__:
+    if not has_list(suite):
         return
     kept = []
     for test in suite._tests:
         if test is None:
             continue
-        if _is_suite(test):
+        if is_suite(test):
             prune(test, is_waiting)
             kept.append(test)
         elif is_waiting(test):
@@ -156,17 +156,23 @@ def prune(suite: Any, is_waiting: Any) -> None:
 
 
 def _leaves(suite: Any) -> Iterator[Any]:
-    """Tests in order. A suite that makes its tests when asked is left alone: it may do so only once."""
-    if type(suite).__iter__ is BaseTestSuite.__iter__:
+    """Tests in order; not those of suites that make them when asked."""
+    if has_list(suite):
         for test in suite:
-            if _is_suite(test):
+            if is_suite(test):
                 yield from _leaves(test)
             elif test is not None:
                 yield test
 
 
-def _is_suite(test: Any) -> bool:
+def is_suite(test: Any) -> bool:
+    """Whether it holds tests, by unittest's own rule."""
     return hasattr(type(test), "__iter__")
+
+
+def has_list(suite: Any) -> bool:
+    """Whether a suite just holds its tests. One that makes them when asked may do so only once."""
+    return type(suite).__iter__ is BaseTestSuite.__iter__
 
 
 def unloaded_files(start: str, pattern: str, matched: set[str]) -> list[str]:

@@ -19,7 +19,7 @@ from types import ModuleType
 
 from .channel import Channel, quote
 from .exceptions import describe
-from .fixtures import Suite
+from .fixtures import Suite, adopt
 from .listing import Loader, Manifest, prune, unloaded_files
 from .result import Result
 
@@ -47,6 +47,7 @@ def run(orders: dict[str, Any], channel: Channel) -> bool:
         else:
             channel.emit("unusable", f',"message":{quote(message)}')
         return False
+    adopt(suite)
     manifest = Manifest(suite, orders["done"], orders["only"], orders["scopes"])
     manifest.emit(channel, unloaded_files(orders["start"], orders["pattern"], loader.matched))
     prune(suite, manifest.is_waiting)

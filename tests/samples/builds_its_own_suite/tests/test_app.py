@@ -1,0 +1,43 @@
+import os
+import sys
+import time
+import unittest
+
+
+class TestCrash(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        os.abort()
+
+    def test_one(self):
+        pass
+
+
+class TestExit(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        sys.exit("class set-up")
+
+    def test_one(self):
+        pass
+
+
+class TestHang(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        time.sleep(100)
+
+    def test_one(self):
+        pass
+
+
+class TestRest(unittest.TestCase):
+    def test_one(self):
+        pass
+
+
+def load_tests(loader, tests, pattern):
+    suite = unittest.TestSuite()
+    for case in (TestCrash, TestExit, TestHang, TestRest):
+        suite.addTests(loader.loadTestsFromTestCase(case))
+    return suite
