@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ciapp.results.report import Findings, Outcome, Status
+from ciapp.testing import budget
 from ciapp.testing import journal as journals
 from ciapp.testing.journal import Journal
 from ciapp.testing.output import Outputs
@@ -230,7 +231,7 @@ class TestDishonestChild(unittest.TestCase):
                         journal.hear(said[0] + b'"n": %d,' % journal.child.lines + after)
                 kept, _ = tracemalloc.get_traced_memory()
                 tracemalloc.stop()
-                self.assertLess(kept, journals.TEXT_BUDGET * 3 // 2)
+                self.assertLess(kept, budget.TEXT_BUDGET * 3 // 2)
                 self.assertTrue(journal.is_overfull)
 
     def test_more_tests_than_a_report_can_hold_do_not_pass(self) -> None:
@@ -252,8 +253,8 @@ class TestDishonestChild(unittest.TestCase):
         findings = judge(speech.end().said())
 
         self.assertEqual(70, len(findings.tests))
-        self.assertLess(sum(len(test.traceback) for test in findings.tests), journals.TEXT_BUDGET)
-        self.assertEqual(journals.LEFT_OUT, findings.tests[-1].traceback)
+        self.assertLess(sum(len(test.traceback) for test in findings.tests), budget.TEXT_BUDGET)
+        self.assertEqual(budget.LEFT_OUT, findings.tests[-1].traceback)
 
     def test_nul_in_texts_is_written_out(self) -> None:
         speech = Speech().hello().list_tests(["a\0"]).run(0, "failed", message="m\0", traceback="t\0").end()

@@ -15,6 +15,7 @@ from functools import partial
 
 from ciapp.results.report import FixtureResult, Outcome, Subtest
 from ciapp.testing import events
+from ciapp.testing.budget import LONGEST_MESSAGE, ROW_SIZE, TEXT_BUDGET, Budget, clean
 from ciapp.testing.events import AnyEvent, parse_event
 from ciapp.testing.output import Scope
 from ciapp.testing.records import Child, Ending, Key, Record, Selection
@@ -23,10 +24,6 @@ LONGEST_LINE = 4 * 1024 * 1024
 MOST_TESTS = 200_000
 MOST_SUBTESTS = 1_000  #: rows of one test
 MOST_FIXTURES = 10_000  #: failed ones of a run
-TEXT_BUDGET = 64 * 1024 * 1024  #: characters of all ids, messages and tracebacks of a run
-ROW_SIZE = 50  #: characters that a test or a subtest counts for even without a text
-LEFT_OUT = "[left out: the tracebacks of this run are too long together]"
-LONGEST_MESSAGE = 2_000
 
 CLAIMS = frozenset(Outcome) - {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.NOT_RUN}  #: what a child may say
 
@@ -56,7 +53,7 @@ class Journal:
         self.is_overfull = False  #: whether there are more tests or texts than a report can hold
         self.news: list[Record | FixtureResult] = []  #: what was settled since somebody took this list
         self._selection = selection
-        self._text = 0
+        self._budget = Budget()
         self._child = Child(b"")
 
     @property
@@ -173,11 +170,11 @@ class Journal:
                 child.has_started = True
                 self.python = self.python or event.python[:40]
             case events.Unusable():
-                self.setup_problem = _clean(event.message)[:LONGEST_MESSAGE] or "discovery failed"
+                self.setup_problem = clean(event.message)[:LONGEST_MESSAGE] or "discovery failed"
             case events.End():
                 child.has_ended, child.is_good = True, event.good
                 child.fixture = None
-                child.threads = [_clean(name)[:100] for name in event.threads[:20]]
+                child.threads = [clean(name)[:100] for name in event.threads[:20]]
         return True
 
     def _start(self, child: Child, index: int) -> bool:
@@ -209,13 +206,13 @@ class Journal:
             return False
         if record.outcome is not None:
             return True
-        if len(record.subtests) >= MOST_SUBTESTS or not self._has_room(event.parameters):
+        if len(record.subtests) >= MOST_SUBTESTS or not self._budget.has_room(event.parameters):
             record.more_subtests += 1
             return True
-        message, traceback = self._texts(event.message, event.traceback)
+        message, traceback = self._budget.texts(event.message, event.traceback)
         record.subtests.append(
             Subtest(
-                parameters=_clean(event.parameters),
+                parameters=clean(event.parameters),
                 ordinal=len(record.subtests),
                 outcome=event.outcome,
                 message=message,
@@ -225,7 +222,7 @@ class Journal:
         return True
 
     def _add_key(self, child: Child, test_id: str) -> bool:
-        test_id = _clean(test_id)
+        test_id = clean(test_id)
         key = (test_id, child.counts.get(test_id, 0))
         if key not in self.records:
             if not self._selection.includes(key):
@@ -245,14 +242,14 @@ class Journal:
         if child.is_listed or event.tests != len(child.keys):
             return False
         if not self.is_listed:
-            self.unloaded = [_clean(path)[:500] for path in event.unloaded[:100]]
+            self.unloaded = [clean(path)[:500] for path in event.unloaded[:100]]
             self.more_unloaded = max(0, event.more)
         child.is_listed = self.is_listed = True
         return True
 
     def _lose_module(self, child: Child, outcome: Outcome, message: str, traceback: str) -> None:
         if child.loading and not child.is_listed:
-            module = _clean(child.loading)
+            module = clean(child.loading)
             child.loading = ""
             if not self._has_room_for_test(module):
                 return
@@ -264,13 +261,13 @@ class Journal:
     def _fail_fixture(
         self, child: Child, about: events.Fixture | events.FixtureFailed, message: str, traceback: str
     ) -> None:
-        phase, scope = _clean(about.phase)[:100], _clean(about.scope)[:1000]
+        phase, scope = clean(about.phase)[:100], clean(about.scope)[:1000]
         running = child.fixture
         place = None
         if running is not None and (running.phase, running.scope) == (about.phase, about.scope):
             place = (self.children, f"f{running.serial}")
         child.fixture = None
-        message, traceback = self._texts(message, traceback)
+        message, traceback = self._budget.texts(message, traceback)
         found = FixtureResult(phase=phase, scope=scope, message=message, traceback=traceback)
         if len(self.fixtures) < MOST_FIXTURES:
             self.fixtures.append((found, place))
@@ -281,7 +278,7 @@ class Journal:
         for index in tests:
             record = self._record(child, index)
             if record is not None and not record.is_settled and index not in child.open:
-                record.default = (outcome, _clean(message)[:LONGEST_MESSAGE])
+                record.default = (outcome, clean(message)[:LONGEST_MESSAGE])
                 self.done += 1
                 self.news.append(record)
 
@@ -291,31 +288,13 @@ class Journal:
             self.news.append(record)
         self.failed += not outcome.is_good
         record.outcome = outcome
-        record.message, record.traceback = self._texts(message, traceback)
+        record.message, record.traceback = self._budget.texts(message, traceback)
 
     def _record(self, child: Child, index: int) -> Record | None:
         return self.records.get(child.keys[index]) if 0 <= index < len(child.keys) else None
 
-    def _texts(self, message: str, traceback: str) -> tuple[str, str]:
-        message, traceback = _clean(message)[:LONGEST_MESSAGE], _clean(traceback)
-        if not self._has_room(message, traceback):
-            return message[:100], LEFT_OUT
-        return message, traceback
-
     def _has_room_for_test(self, name: str) -> bool:
-        if len(self.records) < MOST_TESTS and self._has_room(name):
+        if len(self.records) < MOST_TESTS and self._budget.has_room(name):
             return True
         self.is_overfull = True
         return False
-
-    def _has_room(self, *texts: str) -> bool:
-        length = ROW_SIZE + sum(map(len, texts))
-        if self._text + length > TEXT_BUDGET:
-            return False
-        self._text += length
-        return True
-
-
-def _clean(text: str) -> str:
-    """NUL written out: some databases refuse it in text."""
-    return text.replace("\0", "\\x00")
