@@ -32,6 +32,8 @@ SURVIVED = (
     "crashes",
     "crashes_in_fixtures",
     "builds_its_own_suite",
+    "runs_its_tests_its_own_way",
+    "leaves_stubborn_tasks",
     "crashes_often",
     "hangs",
     "hangs_at_import",

@@ -123,7 +123,36 @@ class TestSilentChild(unittest.TestCase):
         findings = judge(Speech().hello().list_tests(["a"]).run(0).said())
 
         self.assertEqual(Status.FAILED, findings.status)
+        self.assertEqual({("a", 0): "crashed"}, outcomes(findings))
+        self.assertEqual(
+            "the process exited with status 0 after this test had ended", findings.tests[0].message
+        )
+
+    def test_a_child_that_ends_before_its_first_test_is_not_explained(self) -> None:
+        findings = judge(Speech().hello().list_tests(["a"]).said())
+
         self.assertEqual("the process exited with status 0 outside any test", findings.reason)
+
+    def test_own_code_around_tests_is_not_the_last_tests_fault(self) -> None:
+        speech = Speech().hello().list_tests(["a", "b"]).run(0)
+        own_run, own_suite = Speech(), Speech()
+        own_run.lines, own_suite.lines = [*speech.lines], [*speech.lines]
+
+        self.assertEqual(
+            {("a", 0): "passed", ("b", 0): "crashed"}, outcomes(judge(own_run.say("turn", test=1).said()))
+        )
+        self.assertEqual(
+            {("a", 0): "passed", ("b", 0): "not-run"}, outcomes(judge(own_suite.say("suite").said()))
+        )
+
+    def test_what_breaks_after_a_test_never_makes_it_better(self) -> None:
+        crashed = Speech().hello().list_tests(["a"]).say("start", test=0)
+        again = Speech().hello().list_tests(["a"]).run(0)
+        broken = again.say("broken", test=0, message="SystemExit: 0", traceback="why").end(good=True)
+
+        [test] = judge(broken.said()).tests
+        self.assertEqual(("errored", "why"), (test.outcome.value, test.traceback))
+        self.assertEqual({("a", 0): "crashed"}, outcomes(judge(crashed.said(), broken.said())))
 
     def test_the_open_test_crashed_and_the_rest_did_not_run(self) -> None:
         speech = Speech().hello().list_tests(["a", "b", "c"]).run(0).say("start", test=1)
@@ -147,7 +176,7 @@ class TestSilentChild(unittest.TestCase):
 
         findings = judge(first.said(), second.said())
 
-        self.assertEqual({("a", 0): "passed", ("b", 0): "passed"}, outcomes(findings))
+        self.assertEqual({("a", 0): "crashed", ("b", 0): "passed"}, outcomes(findings))
         self.assertEqual(Status.FAILED, findings.status)
 
     def test_a_test_that_is_open_at_the_end_has_not_passed(self) -> None:

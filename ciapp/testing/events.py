@@ -65,6 +65,16 @@ class Late(Event, frozen=True, kw_only=True, tag="late"):
     id: str
 
 
+class Turn(Event, frozen=True, kw_only=True, tag="turn"):
+    """A test's own run() is about to be called, of which its start and stop are part."""
+
+    test: int
+
+
+class Suite(Event, frozen=True, kw_only=True, tag="suite"):
+    """Suites of the tests' own are at work."""
+
+
 class Start(Event, frozen=True, kw_only=True, tag="start"):
     """A test starts."""
 
@@ -90,6 +100,14 @@ class Stop(Event, frozen=True, kw_only=True, tag="stop"):
     message: str = ""
     traceback: str = ""
     more: int = 0
+
+
+class Broken(Event, frozen=True, kw_only=True, tag="broken"):
+    """Something came out of the run() of a test that had stopped."""
+
+    test: int
+    message: str
+    traceback: str
 
 
 class Fixture(Event, frozen=True, kw_only=True, tag="fixture"):
@@ -141,9 +159,12 @@ AnyEvent = (
     | Manifest
     | Listed
     | Late
+    | Turn
+    | Suite
     | Start
     | SubtestEnd
     | Stop
+    | Broken
     | Fixture
     | FixtureFailed
     | FixtureSkipped

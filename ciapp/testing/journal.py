@@ -25,6 +25,8 @@ MOST_TESTS = 200_000
 MOST_SUBTESTS = 1_000  #: rows of one test
 MOST_FIXTURES = 10_000  #: failed ones of a run
 
+NOBODY = -1  #: index of no test
+BETWEEN = "between"  #: what runs while no test and no fixture is open
 CLAIMS = frozenset(Outcome) - {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.NOT_RUN}  #: what a child may say
 
 
@@ -63,11 +65,17 @@ class Journal:
 
     @property
     def current(self) -> tuple[int, str, int] | None:
-        """What runs now under the limit of a test: a test, or a fixture; equal as long as it is the same."""
-        if self._child.open:
-            return self.children, "test", next(iter(self._child.open))
-        if self._child.fixture is not None:
-            return self.children, "fixture", self._child.fixture.serial
+        """What runs now under the limit of a test; equal as long as it is the same.
+
+        A test, a fixture, or what is between them: the rest of a test's run(), a suite's own code.
+        """
+        child = self._child
+        if child.open:
+            return self.children, "test", next(iter(child.open))
+        if child.fixture is not None:
+            return self.children, "fixture", child.fixture.serial
+        if child.is_listed and not child.has_ended:
+            return self.children, BETWEEN, child.lines
         return None
 
     def settled(self) -> frozenset[Key]:
@@ -117,8 +125,12 @@ class Journal:
             child.open.clear()
         elif child.fixture is not None:
             self._fail_fixture(child, child.fixture, ending.sentence, ending.dump)
+        elif (last := self._record(child, child.last)) is not None:
+            self._blame(last, ending.outcome, ending.sentence, ending.dump)
         elif child.is_listed or not child.loading:
             self.unexplained.append(f"{ending.sentence} outside any test")
+            if ending.dump:
+                self._add_fixture("the suite", "", ending.sentence, ending.dump)
         else:
             outcome = Outcome.LOAD_ERROR if ending.outcome is Outcome.CRASHED else ending.outcome
             self._lose_module(child, outcome, f"{ending.sentence} while importing this module", ending.dump)
@@ -155,8 +167,14 @@ class Journal:
                 return self._end_list(child, event)
             case events.Late():
                 return child.is_listed and self._add_key(child, event.id)
+            case events.Turn():
+                child.fixture, child.last = None, event.test
+            case events.Suite():
+                child.fixture, child.last = None, NOBODY
+            case events.Broken():
+                return self._break(child, event)
             case events.Fixture():
-                child.fixture = event
+                child.fixture, child.last = event, NOBODY
             case events.FixtureFailed():
                 self._fail_fixture(child, event, event.message, event.traceback)
             case events.FixtureSkipped():
@@ -183,6 +201,7 @@ class Journal:
             return False
         child.fixture = None
         child.open[index] = None
+        child.last = index
         if record.outcome is None:
             record.scope = (self.children, str(index))
         return True
@@ -191,6 +210,7 @@ class Journal:
         record = self._record(child, event.test)
         if record is None or not child.is_listed or event.outcome not in CLAIMS:
             return False
+        child.last = event.test
         was_open = event.test in child.open
         child.open.pop(event.test, None)
         if record.outcome is not None:
@@ -267,12 +287,17 @@ class Journal:
         if running is not None and (running.phase, running.scope) == (about.phase, about.scope):
             place = (self.children, f"f{running.serial}")
         child.fixture = None
+        self._add_fixture(phase, scope, message, traceback, place)
+        self._default(child, about.tests, Outcome.NOT_RUN, f"{phase} ({scope}) failed")
+
+    def _add_fixture(
+        self, phase: str, scope: str, message: str, traceback: str, place: Scope | None = None
+    ) -> None:
         message, traceback = self._budget.texts(message, traceback)
         found = FixtureResult(phase=phase, scope=scope, message=message, traceback=traceback)
         if len(self.fixtures) < MOST_FIXTURES:
             self.fixtures.append((found, place))
             self.news.append(found)
-        self._default(child, about.tests, Outcome.NOT_RUN, f"{phase} ({scope}) failed")
 
     def _default(self, child: Child, tests: Iterable[int], outcome: Outcome, message: str) -> None:
         for index in tests:
@@ -283,12 +308,24 @@ class Journal:
                 self.news.append(record)
 
     def _give(self, record: Record, outcome: Outcome, message: str, traceback: str) -> None:
-        if not record.is_settled:
-            self.done += 1
+        if not record.is_settled or record.outcome is not None:
             self.news.append(record)
-        self.failed += not outcome.is_good
+        self.done += not record.is_settled
+        self.failed += not outcome.is_good and (record.outcome is None or record.outcome.is_good)
         record.outcome = outcome
         record.message, record.traceback = self._budget.texts(message, traceback)
+
+    def _blame(self, record: Record, outcome: Outcome, message: str, traceback: str) -> None:
+        """Give a test what came of its run() while it was not open."""
+        if record.outcome is not None:
+            message = f"{message} after this test had ended"
+        self._give(record, outcome, message, "\n".join(filter(None, (record.traceback, traceback))))
+
+    def _break(self, child: Child, event: events.Broken) -> bool:
+        record = self._record(child, event.test)
+        if record is not None and (record.outcome is None or record.outcome in CLAIMS):
+            self._blame(record, Outcome.ERRORED, event.message, event.traceback)
+        return record is not None
 
     def _record(self, child: Child, index: int) -> Record | None:
         return self.records.get(child.keys[index]) if 0 <= index < len(child.keys) else None

@@ -68,6 +68,7 @@ class Child:
     keys: list[Key] = field(default_factory=list)  #: by its own index
     open: dict[int, None] = field(default_factory=dict)  #: indexes of tests that run, the oldest first
     fixture: events.Fixture | None = None  #: that runs
+    last: int = -1  #: index of the test that what runs between tests and fixtures belongs to; -1: none
     loading: str = ""  #: the module that discovery imports
     lines: int = 0  #: numbered lines expected to have come
     has_started: bool = False

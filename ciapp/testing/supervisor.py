@@ -28,7 +28,7 @@ from ciapp.results.report import Findings, FixtureResult, Outcome, Status, TestR
 from ciapp.settings import Limits
 from ciapp.testing.channels import Channels
 from ciapp.testing.child.channel import CHANNEL_LOST
-from ciapp.testing.journal import Journal
+from ciapp.testing.journal import BETWEEN, Journal
 from ciapp.testing.output import Outputs
 from ciapp.testing.records import Ending, Key, Selection
 from ciapp.testing.sandbox import Sandbox, SandboxedProcess
@@ -257,8 +257,13 @@ class _Attempt:
             if now_s > self._deadline_s:
                 self._status = Status.TIMED_OUT
                 self._reason = f"the tests took longer than the run's limit of {limits.run_s:g} s"
+                is_between = current is not None and current[1] == BETWEEN
                 return self._time_out(
-                    process, channels, f"not done at the end of the run's {limits.run_s:g} s"
+                    process,
+                    channels,
+                    f"not done at the end of the run's {limits.run_s:g} s",
+                    # The last test is not to blame for the time that all have taken.
+                    Outcome.NOT_RUN if is_between else Outcome.TIMED_OUT,
                 )
             if current is not None and now_s - current_since_s > limits.test_s:
                 return self._time_out(process, channels, f"took longer than the limit of {limits.test_s:g} s")
@@ -288,7 +293,13 @@ class _Attempt:
             self._warnings.append(f"after the last test {_explain_exit(status)}")
         return ending
 
-    def _time_out(self, process: SandboxedProcess, channels: Channels, sentence: str) -> Ending:
+    def _time_out(
+        self,
+        process: SandboxedProcess,
+        channels: Channels,
+        sentence: str,
+        outcome: Outcome = Outcome.TIMED_OUT,
+    ) -> Ending:
         """Ask for the stacks of a process whose time is over, then for its end."""
         self._journal.stop_hearing()
         process.signal(DUMP_SIGNAL)
@@ -303,7 +314,7 @@ class _Attempt:
         while process.poll() is None and time.monotonic() < until_s:
             channels.drain(0)
             process.wait(POLL_S)
-        return Ending(Outcome.TIMED_OUT, sentence)
+        return Ending(outcome, sentence)
 
     def _tell_progress(self) -> None:
         journal = self._journal

@@ -36,10 +36,13 @@ and no program that a test starts inherits them.
         listed              tests, unloaded, more: the manifest ends, nothing has run yet. Number of tests;
                             files that match the pattern and were not loaded, `more` of them past the 100th
         late                id: a test that the manifest lacks; its index is the next one
+        turn                test: its index; a run() of its class's own is about to be called
+        suite               what runs until the next line is code of the tests' own suites
         start               test: its index in the manifest
         subtest             test, parameters, outcome, message, traceback
         stop                test, outcome, duration (seconds), message, traceback, more: once per test; its
                             start may be missing. `more` counts subtests without a line of their own
+        broken              test, message, traceback: what came out of the run() of a test that had stopped
         fixture             serial, phase, scope, tests: about to run for `tests`; over with the next line
         fixture-failed      phase, scope, tests, message, traceback: those tests will not run
         fixture-skipped     phase, scope, tests, message: those tests are skipped

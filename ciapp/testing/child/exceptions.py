@@ -76,3 +76,14 @@ def fixture_in(tb: Any) -> str:
             return str(tb.tb_frame.f_code.co_name)
         tb = tb.tb_next
     return "the suite"
+
+
+def test_in(tb: Any, kind: Any) -> Any:
+    """The test whose run() a traceback leads through; None where there is none."""
+    while tb is not None:
+        if tb.tb_frame.f_code.co_name in ("run", "__call__"):
+            test = tb.tb_frame.f_locals.get("self")
+            if isinstance(test, kind):
+                return test
+        tb = tb.tb_next
+    return None

@@ -24,10 +24,18 @@ if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of 
 __unittest = True
 
 _plain: Any = unittest.TestSuite
+_run: Any = unittest.TestCase.run
+_call: Any = unittest.TestCase.__call__
 
 
 class Suite(unittest.TestSuite):
     """What discovery puts tests into; plain with every result but the child's own."""
+
+    def run(self, result: Any, debug: bool = False) -> Any:
+        _plain.run(self, result, debug)
+        if isinstance(result, Result):
+            result.suite_over()
+        return result
 
     def _handleClassSetUp(self, test: Any, result: Any) -> None:  # noqa: N802
         cls = test.__class__
@@ -38,6 +46,9 @@ class Suite(unittest.TestSuite):
                 _plain._handleClassSetUp(self, test, result)
             if fixture.interrupted:
                 cls._classSetupFailed = True
+            result.takes_turns = cls.run is not _run or cls.__call__ is not _call
+        if isinstance(result, Result) and result.takes_turns:
+            result.turn(test)
 
     def _tearDownPreviousClass(self, test: Any, result: Any) -> None:  # noqa: N802
         cls = getattr(result, "_previousTestClass", None)
@@ -73,14 +84,15 @@ class Suite(unittest.TestSuite):
                 _plain._handleModuleTearDown(self, result)
 
 
-def adopt(suite: Any) -> None:
-    """Let the plain suites that a load_tests has put together announce their fixtures too."""
+def adopt(suite: Any) -> bool:
+    """Let the plain suites that a load_tests has put together announce their fixtures too.
+
+    False when there are suites of other classes among them.
+    """
     if type(suite) is _plain:
         suite.__class__ = Suite
-    if has_list(suite):
-        for test in suite._tests:
-            if is_suite(test):
-                adopt(test)
+    inner = [adopt(test) for test in suite._tests if is_suite(test)] if has_list(suite) else []
+    return type(suite) is Suite and all(inner)
 
 
 _module_cleanups: Any = getattr(case, "_module_cleanups", ())

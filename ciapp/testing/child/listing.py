@@ -61,6 +61,7 @@ class Manifest:
         self.ids: list[str] = []
         self._held: dict[int, object] = {}
         self._waiting: dict[int, list[int]] = {}
+        self._given_up: set[int] = set()
         self._scopes: dict[str, list[int]] = {}
         self._by_name: dict[str, list[int]] | None = None
         seen: dict[str, int] = {}
@@ -89,11 +90,15 @@ class Manifest:
 
     def is_waiting(self, test: Any) -> bool:
         """Whether this very object is listed and has not run."""
-        return id(test) in self._waiting
+        return any(index not in self._given_up for index in self._waiting.get(id(test), ()))
 
     def listed_waiting(self) -> int:
-        """How many of the tests that were listed at first have not run."""
-        return sum(index < self._listed for index in self._held)
+        """How many of the tests that were listed at first have not run, and may yet."""
+        return sum(index < self._listed for index in self._held.keys() - self._given_up)
+
+    def give_up(self, indexes: list[int]) -> None:
+        """These tests will not run, for their fixture failed."""
+        self._given_up.update(indexes)
 
     def waiting_in(self, scope: str) -> list[int]:
         """Indexes of the tests of a class or module that have not run."""
@@ -140,7 +145,7 @@ class Manifest:
 
 
 def prune(suite: Any, is_waiting: Any) -> None:
-    """Drop the tests that need not run from the suites that hold them; their fixtures go with them."""
+    """Drop the tests that need not run, and the suites that have none left; their fixtures go with them."""
     if not has_list(suite):
         return
     kept = []
@@ -148,8 +153,10 @@ def prune(suite: Any, is_waiting: Any) -> None:
         if test is None:
             continue
         if is_suite(test):
+            had_tests = has_list(test) and bool(test._tests)
             prune(test, is_waiting)
-            kept.append(test)
+            if test._tests or not had_tests:
+                kept.append(test)
         elif is_waiting(test):
             kept.append(test)
     suite._tests[:] = kept

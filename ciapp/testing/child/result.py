@@ -17,7 +17,7 @@ from time import monotonic
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 
 from .channel import Channel, quote
-from .exceptions import cut, describe, fixture_in, headline, load_problem, text_of
+from .exceptions import cut, describe, fixture_in, headline, load_problem, test_in, text_of
 from .listing import Manifest, is_failed_load, name_of
 
 TYPE_CHECKING = False
@@ -94,13 +94,16 @@ class Fixture:
 class Result(unittest.TestResult):
     """The child's TestResult. It keeps unittest's own lists as well, which some tests read."""
 
-    def __init__(self, channel: Channel, manifest: Manifest) -> None:
+    def __init__(self, channel: Channel, manifest: Manifest, is_plain: bool) -> None:
         super().__init__()
+        self.takes_turns = False  #: whether the class whose tests run now has a run() of its own
         self._previousTestClass = None
         self._moduleSetUpFailed = False
         self._channel = channel
         self._manifest = manifest
+        self._is_plain = is_plain  #: whether no suite is of the tests' own making
         self._running: dict[int, Running] = {}
+        self._stopped = (0, 0)  #: identity and index of the last test that stopped
         self._fixtures = 0
         self._fixture: Fixture | None = None
         self._told: BaseException | None = None
@@ -129,6 +132,7 @@ class Result(unittest.TestResult):
             running.leave(ERRORED, "the test stopped without an outcome")
         # No marker here: the next test's, fixture's or the run's own ends what belongs to this one.
         self._stop(running, ended - running.started)
+        self._stopped = (id(test), running.index)
 
     def addSuccess(self, test: Any) -> None:  # noqa: N802
         self._leave(test, PASSED)
@@ -196,8 +200,19 @@ class Result(unittest.TestResult):
         """A fixture raised what unittest does not catch."""
         self._emit_fixture("fixture-failed", phase, scope, *describe(error))
 
-    def interrupted(self, error: Any) -> bool:
-        """Something came out of unittest's loop that it does not catch; whether a test had raised it."""
+    def turn(self, test: Any) -> None:
+        """A test is about to be called whose run() may do anything before it starts and after it stopped."""
+        index = self._manifest.find(test)
+        if index is not None:
+            self._channel.emit("turn", f',"test":{index}')
+
+    def suite_over(self) -> None:
+        """One of our suites has run; the one around it may do anything now."""
+        if not self._is_plain:
+            self._channel.emit("suite")
+
+    def interrupted(self, error: Any) -> None:
+        """Something came out of unittest's loop that it does not catch."""
         for running in list(self._running.values()):
             running.leave(ERRORED, *describe(error))
             self._stop(running, monotonic() - running.started)
@@ -205,9 +220,19 @@ class Result(unittest.TestResult):
         self._running.clear()
         self._channel.mark("-")
         if error[1] is self._told:
-            return True
-        self.fixture_failed(fixture_in(error[2]), "", error)
-        return False
+            return
+        test = test_in(error[2], unittest.TestCase)
+        index = None if test is None else self._manifest.find(test)
+        if index is not None:
+            running = Running(index)
+            running.leave(ERRORED, *describe(error))
+            self._stop(running, 0.0)
+        elif test is not None and self._stopped[0] == id(test):
+            message, traceback = describe(error)
+            fields = f',"test":{self._stopped[1]},"message":{quote(message)},"traceback":{quote(traceback)}'
+            self._channel.emit("broken", fields)
+        else:
+            self.fixture_failed(fixture_in(error[2]), "", error)
 
     def _index_of(self, test: Any) -> int:
         index = self._manifest.find(test)
@@ -279,6 +304,8 @@ class Result(unittest.TestResult):
         if self._fixture is not None and kind == "fixture-failed":
             self._fixture.failed = True
         tests = self._manifest.waiting_in(scope) if phase in ("setUpClass", "setUpModule") else []
+        if kind == "fixture-failed":
+            self._manifest.give_up(tests)
         fields = f',"phase":{quote(phase)},"scope":{quote(scope)},"tests":[{",".join(map(str, tests))}]'
         if serial is not None:
             fields += f',"serial":{serial}'

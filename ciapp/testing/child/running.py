@@ -47,11 +47,11 @@ def run(orders: dict[str, Any], channel: Channel) -> bool:
         else:
             channel.emit("unusable", f',"message":{quote(message)}')
         return False
-    adopt(suite)
+    is_plain = adopt(suite)
     manifest = Manifest(suite, orders["done"], orders["only"], orders["scopes"])
     manifest.emit(channel, unloaded_files(orders["start"], orders["pattern"], loader.matched))
     prune(suite, manifest.is_waiting)
-    result = Result(channel, manifest)
+    result = Result(channel, manifest, is_plain)
     _run_suite(suite, result, manifest)
     channel.mark("-")
     names = ",".join(quote(name) for name in _threads_left())
@@ -95,9 +95,9 @@ def _run_suite(suite: unittest.TestSuite, result: Result, manifest: Manifest) ->
                 suite(result)
                 break
             except BaseException:
-                came_from_test = result.interrupted(sys.exc_info())
-            if not came_from_test or manifest.listed_waiting() == waiting:
-                break  # there is no telling where to go on
+                result.interrupted(sys.exc_info())
+            if manifest.listed_waiting() in (0, waiting):
+                break  # there is nothing left, or no telling where to go on
             prune(suite, manifest.is_waiting)
             setattr(
                 result, "_testRunEntered", False
