@@ -90,7 +90,7 @@ def runs_line(runs: Sequence[Run], waits: Waits = NOTHING) -> LogLine:
         if whole.status is None:
             notes.append(progress_text(first, waits))
         else:
-            notes += [f"attempt {first.attempt}"] if first.attempt > 1 else []
+            notes += [f"attempt {first.attempt}"] if first.tries > 1 else []
             notes += [f"reused from {first.reused_from[:12]}"] if first.reused_from else []
     return LogLine(
         commit=first.commit,

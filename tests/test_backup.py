@@ -5,35 +5,40 @@ from __future__ import annotations
 import gzip
 import tempfile
 import unittest
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from sqlalchemy import select
 
 from ciapp.errors import LedgerError, UsageError
+from ciapp.progress import runs_line
 from ciapp.results import backup as backup_module
-from ciapp.results import schema
+from ciapp.results import restores, schema
 from ciapp.results.attempts import list_attempts
-from ciapp.results.backup import PASSED_OVER, RESTORED, TABLES, back_up, open_backup, restore
+from ciapp.results.backup import TABLES, back_up, open_backup, restore
 from ciapp.results.database import Database
 from ciapp.results.pushes import KnownRepository, find_repository, seen_refs
 from ciapp.results.queue import next_runs, reserve_runs
-from ciapp.results.report import State, Status
-from ciapp.results.runs import Run, beat_run, cancel_run, claim_run, find_runs
-from ciapp.results.store import load_report, make_report, save_report
+from ciapp.results.report import Report, State, Status
+from ciapp.results.reruns import rerun, rerun_tested
+from ciapp.results.restores import PASSED_OVER, RESTORED
+from ciapp.results.runs import Run, beat_run, cancel_run, claim_run, find_runs, lose_attempt
+from ciapp.results.store import load_report, make_report, report_on, save_report
 from tests.support.ledgers import add_repository, commit, findings, fresh_postgresql, fresh_sqlite, push
 
 
 def contents(database: Database) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table that a backup holds."""
+    """Every row of every table that a backup holds, but for what a restore adds."""
     with database.read() as connection:
         return {
             name: [
                 tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key.columns))
             ]
             for name, table in TABLES.items()
+            if name != "restores"
         }
 
 
@@ -67,11 +72,17 @@ class BackupRules:
         assert run is not None
         return run
 
+    def claim_next(self, number: int) -> Run:
+        """The next attempt, in the restored ledger."""
+        return self.claim(number, self.run_of(number, self.target).attempt + 1, self.target)
+
     def finish(self, number: int) -> Run:
         run = self.claim(number, 1)
-        report = make_report(run, findings(Status.FAILED), finished_at=datetime.now(UTC))
-        self.assertTrue(save_report(self.database, run.id, report))
+        self.assertTrue(save_report(self.database, run.id, self.report(run, Status.FAILED)))
         return run
+
+    def report(self, run: Run, status: Status = Status.PASSED) -> Report:
+        return make_report(run, findings(status), finished_at=datetime.now(UTC))
 
     def filled(self) -> KnownRepository:
         """Runs 1: finished, 2: cancelled, with odd text."""
@@ -109,17 +120,16 @@ class BackupRules:
         self.assertEqual(2, restore(self.target, self.file).requeued)
 
         self.assertFalse(beat_run(self.target, forgotten.id, attempt=1, known=1, done=0, failed=0))
-        late = make_report(forgotten, findings(), finished_at=datetime.now(UTC))
-        self.assertFalse(save_report(self.target, forgotten.id, late))
+        self.assertFalse(save_report(self.target, forgotten.id, self.report(forgotten)))
         self.assertEqual((State.QUEUED, 0), (self.run_of(3, self.target).state, self.run_of(3).tries - 1))
         self.assertEqual([RESTORED], [one.ending for one in list_attempts(self.target, forgotten.id)])
         due = next_runs(self.target, 9)
         self.assertEqual({3, 4}, {int(run.commit, 16) for run in due})
         self.assertEqual(2, len(reserve_runs(self.target, due)))
         self.assertIsNone(claim_run(self.target, forgotten.id, attempt=2, worker="w#1"))
-        again = self.claim(3, 2 + PASSED_OVER, self.target)
-        report = make_report(again, findings(), finished_at=datetime.now(UTC))
-        self.assertTrue(save_report(self.target, again.id, report))
+        again = self.claim_next(3)
+        self.assertGreater(again.attempt, 1 + PASSED_OVER)
+        self.assertTrue(save_report(self.target, again.id, self.report(again)))
         self.assertEqual(Status.PASSED, self.run_of(3, self.target).status)
 
     def test_a_forgotten_runs_report_says_nothing_of_the_commit_that_has_its_number_now(self):
@@ -129,12 +139,86 @@ class BackupRules:
         forgotten = self.claim(3, 1)
         restore(self.target, self.file)
         push(self.target, find_repository(self.target, "team"), commit(4))
-        now = self.claim(4, 1, self.target)
+        now = self.claim_next(4)
         self.assertEqual(forgotten.id, now.id)
 
-        late = make_report(forgotten, findings(), finished_at=datetime.now(UTC))
-        self.assertFalse(save_report(self.target, now.id, late))
+        self.assertFalse(save_report(self.target, now.id, self.report(forgotten)))
         self.assertEqual(State.RUNNING, self.run_of(4, self.target).state)
+
+    def assert_only_the_present_counts(self, forgotten: Run, now: Run) -> None:
+        """A run that two workers have: one for the forgotten time, one for this ledger."""
+        self.assertEqual(forgotten.id, now.id)
+        self.assertFalse(beat_run(self.target, now.id, attempt=forgotten.attempt, known=1, done=0, failed=0))
+        lost = {"attempt": forgotten.attempt, "reason": "boom", "tries": 1}
+        self.assertFalse(lose_attempt(self.target, now.id, **lost))
+        self.assertFalse(save_report(self.target, now.id, self.report(forgotten, Status.FAILED)))
+        self.assertTrue(beat_run(self.target, now.id, attempt=now.attempt, known=1, done=0, failed=0))
+        report = self.report(now)
+        self.assertTrue(save_report(self.target, now.id, report))
+        [run] = find_runs(self.target, now.repo, [now.commit])
+        self.assertEqual((Status.PASSED, report), (run.status, report_on(self.target, run)))
+        self.assertEqual("", runs_line([run]).note, "no attempt of its was lost")
+
+    def test_who_tests_a_finished_run_anew_for_the_forgotten_time_speaks_for_nobody(self):
+        repository = self.filled()
+        back_up(self.database, self.file)
+        rerun(self.database, repository.id, commit(1).id)
+        forgotten = self.claim(1, 2)
+        restore(self.target, self.file)
+        self.assertIs(Status.FAILED, report_on(self.target, self.run_of(1, self.target)).status)
+        self.assertTrue(rerun(self.target, repository.id, commit(1).id))
+
+        self.assert_only_the_present_counts(forgotten, self.claim_next(1))
+
+    def test_a_forgotten_report_that_comes_first_takes_no_later_ones_place(self):
+        repository = self.filled()
+        back_up(self.database, self.file)
+        rerun(self.database, repository.id, commit(1).id)
+        forgotten = self.claim(1, 2)
+        restore(self.target, self.file)
+        self.assertFalse(save_report(self.target, forgotten.id, self.report(forgotten)))
+        self.assertEqual(1, rerun_tested(self.target, repository.id, [commit(1).id]))
+
+        self.assert_only_the_present_counts(forgotten, self.claim_next(1))
+
+    def test_who_tests_a_commit_that_is_forgotten_and_found_again_speaks_for_nobody(self):
+        repository = self.filled()
+        back_up(self.database, self.file)
+        push(self.database, repository, commit(3))
+        forgotten = self.claim(3, 1)
+        restore(self.target, self.file)
+        push(self.target, repository, commit(3))
+
+        self.assert_only_the_present_counts(forgotten, self.claim_next(3))
+
+    def test_who_tests_what_a_person_asked_for_in_the_forgotten_time_speaks_for_nobody(self):
+        repository = self.filled()
+        push(self.database, repository, commit(3), tested=frozenset())
+        back_up(self.database, self.file)
+        rerun(self.database, repository.id, commit(3).id)
+        forgotten = self.claim(3, 1)
+        restore(self.target, self.file)
+        rerun(self.target, repository.id, commit(3).id)
+
+        self.assert_only_the_present_counts(forgotten, self.claim_next(3))
+
+    def test_two_restores_of_one_backup_give_out_no_token_twice(self):
+        repository = self.filled()
+        back_up(self.database, self.file)
+        restore(self.target, self.file)
+        for empty in (False, True):
+            with self.subTest(empty=empty):
+                rerun(self.target, repository.id, commit(1).id)
+                forgotten = self.claim_next(1)
+                if empty:  # nobody can look at what is forgotten
+                    self.target = self.fresh_target()
+                    self.target.migrate()
+                later = datetime.now(UTC) + timedelta(seconds=5)
+                with mock.patch.object(restores, "datetime", SimpleNamespace(now=lambda _, at=later: at)):
+                    restore(self.target, self.file, replace=True)
+                rerun(self.target, repository.id, commit(1).id)
+
+                self.assert_only_the_present_counts(forgotten, self.claim_next(1))
 
     def test_new_rows_get_new_numbers_after_a_restore(self):
         self.filled()
@@ -218,7 +302,7 @@ class BackupRules:
         self.assertEqual(schema.HEAD_REVISION, self.target.revision())
 
     def rewrite_as_version_1(self):
-        """The backup as version 1 would have made it: without the columns that came later."""
+        """The backup as version 1 would have made it: without the columns and the table that came later."""
         later = {
             "commits": {"purged_at"},
             "runs": {"fresh", "reused_from"},
@@ -228,12 +312,14 @@ class BackupRules:
             columns = backup.header.columns
             rows = list(backup.rows())
         kept = {
-            name: [key for key in keys if key not in later.get(name, ())] for name, keys in columns.items()
+            name: [key for key in keys if key not in later.get(name, ())]
+            for name, keys in columns.items()
+            if name != "restores"
         }
 
         def as_it_was(connection, table):
             for name, values in rows:
-                if name == table.name:
+                if name == table.name and name in kept:
                     row = dict(zip(columns[name], values, strict=True))
                     yield [row[key] for key in kept[name]]
 

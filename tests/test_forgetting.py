@@ -25,7 +25,7 @@ from ciapp.settings import load_settings
 from tests.support.git_repositories import new_bare_repository, new_folder
 from tests.support.ledgers import add_repository, commit, findings, fresh_postgresql, fresh_sqlite, push
 
-KEPT = {"workers"}
+KEPT = {"workers", "restores"}
 
 
 def rows(database: Database) -> dict[str, int]:

@@ -360,6 +360,7 @@ class TestSizes(unittest.TestCase):
                 "ALTER TABLE runs DROP COLUMN fresh",
                 "ALTER TABLE runs DROP COLUMN reused_from",
                 "ALTER TABLE workers DROP COLUMN environments",
+                "DROP TABLE restores",
                 "UPDATE alembic_version SET version_num = '0001'",
             ):
                 connection.exec_driver_sql(statement)

@@ -6,9 +6,8 @@ Out: a backup that shows one instant; or a ledger that says what the backup says
 The file is gzip of JSON lines: what it is and which columns follow; a line per row, its table's name first;
 row counts and a SHA-256 of all lines before. Without that last line the file is cut, and is no backup.
 
-The hard idea is a restored ledger's future. What happened after the backup is forgotten here, but workers
-remember: so unfinished runs are queued again under fencing tokens that no attempt of the forgotten time can
-have had. Which of the forgotten commits are to be tested follows from the refs, as after any lost hook.
+What happened after the backup is forgotten here, but workers remember: `ciapp.results.restores` keeps them
+out. Which of the forgotten commits are to be tested follows from the refs, as after any lost hook.
 """
 
 from __future__ import annotations
@@ -25,19 +24,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, DateTime, LargeBinary, MetaData, Table, case, func, select, text, update
+from sqlalchemy import Connection, DateTime, LargeBinary, MetaData, Table, func, select, text
 
 from ciapp.errors import LedgerError, UsageError
 from ciapp.results import schema
 from ciapp.results.database import Database
 from ciapp.results.migrations import known_revisions, upgrade
-from ciapp.results.report import State
+from ciapp.results.restores import highest_token, queue_unfinished_again, raise_floor
 
 #: What a backup holds, in an order in which rows can be inserted. Workers announce themselves anew.
 TABLES = {str(table.name): table for table in schema.metadata.sorted_tables if table.name != "workers"}
 ROWS_AT_ONCE, BYTES_AT_ONCE = 50, 8 << 20
-PASSED_OVER = 100  #: attempts that a run may have had between a backup and its restore
-RESTORED = "the ledger was restored from a backup"
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,12 +107,14 @@ def restore(database: Database, file: Path, *, replace: bool = False) -> Backup:
             raise UsageError(
                 f"ledger {database.address} is not empty; to lose what is in it, restore with --replace"
             )
+        known = highest_token(connection)
         schema.metadata.drop_all(connection)
         connection.execute(text("DROP TABLE alembic_version"))
         upgrade(connection, database.address, backup.header.revision)
         rows = _insert(connection, backup)
         upgrade(connection, database.address)
-        requeued = _queue_again(connection)
+        floor = raise_floor(connection, backup.header.made_at, known)
+        requeued = queue_unfinished_again(connection, floor)
         if database.dialect == "postgresql":
             _continue_numbers(connection)
         return Backup(made_at=backup.header.made_at, rows=rows, requeued=requeued)
@@ -260,35 +259,6 @@ def _typed(table: Table, names: Sequence[str], values: Sequence[Any]) -> Mapping
             value = msgspec.convert(value, bytes)
         row[name] = value
     return row
-
-
-def _queue_again(connection: Connection) -> int:
-    """Make unfinished runs wait for an attempt whose number is above all that may have been given out."""
-    runs, attempts = schema.runs.c, schema.attempts.c
-    connection.execute(
-        update(schema.attempts)
-        .where(attempts.ending == "")
-        .values(ending=RESTORED, ended_at=datetime.now(UTC))
-    )
-    was_running = runs.state == State.RUNNING
-    changed = connection.execute(
-        update(schema.runs)
-        .where(runs.state != State.FINISHED)
-        .values(
-            state=State.QUEUED,
-            token=runs.token + PASSED_OVER,
-            tries=case((was_running, runs.tries - 1), else_=runs.tries),
-            reason=case((was_running, RESTORED), else_=runs.reason),
-            worker="",
-            not_before=None,
-            sent_token=0,
-            sends=0,
-            tests_known=0,
-            tests_done=0,
-            tests_failed=0,
-        )
-    )
-    return max(0, changed.rowcount)
 
 
 def _continue_numbers(connection: Connection) -> None:

@@ -21,6 +21,7 @@ from ciapp.results.database import Database, stored_text
 from ciapp.results.matrix import DEFAULT
 from ciapp.results.order import BACKLOG, TIP, put_in_order
 from ciapp.results.report import State
+from ciapp.results.restores import token_floor
 
 Item = TypeVar("Item")
 
@@ -202,7 +203,7 @@ def _insert_runs(
         for commit in batch
         if commit.id not in purged and (push.tested is None or commit.id in push.tested)
     ]
-    rows = []
+    rows, floor = [], token_floor(connection)
     for commit, environments in zip(tested, push.environments(tested) if tested else (), strict=True):
         tip_refs = push.tips.get(commit.id, ())
         rows += [
@@ -214,6 +215,7 @@ def _insert_runs(
                 ref=ref or (stored_text(tip_refs[0]) if tip_refs else ""),
                 priority=TIP if commit.id in push.tips else BACKLOG,
                 queued_at=now,
+                token=floor,
                 fresh=push.fresh,
             )
             for environment in environments
@@ -228,13 +230,14 @@ def new_run(
     commit: str,
     *,
     queued_at: datetime,
+    token: int,
     environment: str = DEFAULT,
     push_id: int | None = None,
     ref: str = "",
     priority: int = TIP,
     fresh: bool = False,
 ) -> dict[str, Any]:
-    """The row of a run that nobody has tried yet."""
+    """The row of a run that nobody has tried yet; `token` is the ledger's floor."""
     return {
         "repository_id": repository_id,
         "commit": commit,
@@ -244,7 +247,7 @@ def new_run(
         "priority": priority,
         "state": State.QUEUED.value,
         "reason": "",
-        "token": 0,
+        "token": token,
         "tries": 0,
         "queued_at": queued_at,
         "sent_token": 0,

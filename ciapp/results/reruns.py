@@ -1,7 +1,8 @@
 """Runs that somebody asks for once more.
 
 In:  commits, and whether the result of another run may stand in for theirs.
-Out: their runs queued again, under the fencing token that they had: the next claim raises it.
+Out: their runs queued again, under the fencing token that they had, or that a ledger which was restored since
+     starts from (`ciapp.results.restores`): the next claim raises it.
 
 A commit that has a result is tested anew: who asks again doubts that result, or what it was made with.
 """
@@ -11,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, case, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database
 from ciapp.results.matrix import DEFAULT
 from ciapp.results.pushes import new_run
 from ciapp.results.report import State
+from ciapp.results.restores import token_floor
 
-KEPT = {"repository_id", "commit", "environment", "push_id", "ref", "token", "beat"}
+KEPT = {"repository_id", "commit", "environment", "push_id", "ref", "beat"}
 
 
 def rerun(
@@ -29,10 +31,16 @@ def rerun(
 
     `fresh`: when it is the first time, or waits, no other run's result may stand in for it either.
     """
-    now = datetime.now(UTC)
-    first = new_run(repository_id, commit, environment=environment, queued_at=now, fresh=fresh)
     runs = schema.runs.c
     with database.write() as connection:
+        first = new_run(
+            repository_id,
+            commit,
+            environment=environment,
+            queued_at=datetime.now(UTC),
+            token=token_floor(connection),
+            fresh=fresh,
+        )
         if connection.execute(database.insert_new(schema.runs).values(first)).rowcount:
             return True
         if fresh:
@@ -62,8 +70,10 @@ def _queue_again(
     wanted = [runs.repository_id == repository_id, runs.commit.in_(commits), runs.state == State.FINISHED]
     if environment is not None:
         wanted.append(runs.environment == environment)
-    anew = new_run(repository_id, "", queued_at=datetime.now(UTC), fresh=True)
+    floor = token_floor(connection)
+    anew = new_run(repository_id, "", queued_at=datetime.now(UTC), token=floor, fresh=True)
     again = {name: value for name, value in anew.items() if name not in KEPT}
+    again |= {"token": case((runs.token < floor, floor), else_=runs.token)}
     changed = connection.execute(
         update(schema.runs)
         .where(*wanted)

@@ -35,7 +35,7 @@ from sqlalchemy import (
     false,
 )
 
-HEAD_REVISION = "0004"  #: the newest migration; what a usable database says of itself
+HEAD_REVISION = "0005"  #: the newest migration; what a usable database says of itself
 
 metadata = MetaData(
     naming_convention={
@@ -182,6 +182,15 @@ reports = Table(
     PrimaryKeyConstraint("run_id", "attempt"),
     Index(None, "run_id", "size"),  # adding up sizes must not read the documents
     Index(None, "fingerprint"),
+)
+
+restores = Table(
+    "restores",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("restored_at", UtcDateTime, nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),  # the backup
+    Column("floor", Integer, nullable=False),  # every attempt that was begun later has a higher number
 )
 
 workers = Table(
