@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, case, update
+from sqlalchemy import Connection, case, select, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database
@@ -32,6 +32,7 @@ def rerun(
     `fresh`: when it is the first time, or waits, no other run's result may stand in for it either.
     """
     runs = schema.runs.c
+    mine = (runs.repository_id == repository_id, runs.commit == commit, runs.environment == environment)
     with database.write() as connection:
         first = new_run(
             repository_id,
@@ -41,20 +42,16 @@ def rerun(
             token=token_floor(connection),
             fresh=fresh,
         )
-        if connection.execute(database.insert_new(schema.runs).values(first)).rowcount:
-            return True
-        if fresh:
-            connection.execute(
-                update(schema.runs)
-                .where(
-                    runs.repository_id == repository_id,
-                    runs.commit == commit,
-                    runs.environment == environment,
-                    runs.state == State.QUEUED,
-                )
-                .values(fresh=True)
-            )
-        return bool(_queue_again(connection, repository_id, [commit], environment))
+        while not connection.execute(database.insert_new(schema.runs).values(first)).rowcount:
+            if fresh:
+                unstarted = update(schema.runs).where(*mine, runs.state == State.QUEUED)
+                connection.execute(unstarted.values(fresh=True))
+            if _queue_again(connection, repository_id, [commit], environment):
+                return True
+            # PostgreSQL sees the row when it is inserted, and then waits for a purge that deletes it.
+            if connection.execute(select(runs.id).where(*mine)).first() is not None:
+                return False
+        return True
 
 
 def rerun_tested(database: Database, repository_id: int, commits: Sequence[str]) -> int:
