@@ -56,6 +56,15 @@ class TestSqliteConnections(unittest.TestCase):
         self.assertEqual(["after"], self.words(self.database))
         self.assertNotIn(str(moved), self.open_files())
 
+    def test_to_delete_much_writes_little(self):
+        with self.database.write() as connection:
+            connection.exec_driver_sql("INSERT INTO words VALUES (zeroblob(8 << 20))")
+        self.database.close()  # what was written so far goes from the log into the file
+        with self.database.write() as connection:
+            connection.exec_driver_sql("DELETE FROM words")
+
+        self.assertLess(Path(f"{self.file}-wal").stat().st_size, 1 << 20)
+
     def test_a_child_is_forked_without_an_open_connection(self):
         self.database.now()
         self.assertTrue(self.open_files())
