@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from unittest import mock
 
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import delete, func, select, text, update
 
 from ciapp.intake.dispatcher import Dispatcher
 from ciapp.progress import log_line
@@ -235,6 +237,55 @@ class RetentionRules:
         self.assertEqual((12, True), (first.runs + last.runs, last.is_complete))
         self.assertEqual([], self.left())
 
+    def tried(self, repository: KnownRepository, number: int, attempts: int) -> int:
+        """Test a commit again, until it had so many attempts; the size of a report on it."""
+        for _ in range(attempts - 1):
+            rerun(self.database, repository.id, commit(number).id)
+            self.finish(number, days_ago=9)
+        with self.database.read() as connection:
+            return connection.scalar(select(func.max(schema.reports.c.size)))
+
+    def sizes_at_pauses(self, rule: Retention, batch_bytes: int, meanwhile=lambda: None) -> list[int]:
+        """Purge in batches of so many bytes; what the ledger holds before, between and after them."""
+        sizes = [stored_bytes(self.database)]
+
+        def sleep(_):
+            sizes.append(stored_bytes(self.database))
+            meanwhile()
+
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+        with (
+            mock.patch.object(retention, "MOST_BYTES", batch_bytes),
+            mock.patch.object(retention, "time", clock),
+        ):
+            done = purge(self.database, rule)
+        sizes.append(stored_bytes(self.database))
+        self.assertEqual(sizes[0] - sizes[-1], done.bytes)
+        return sizes
+
+    def test_no_batch_deletes_more_bytes_than_it_may_though_a_run_has_more(self):
+        repository = self.finished(3, 2, 1)
+        one = self.tried(repository, 2, attempts=9)
+
+        sizes = self.sizes_at_pauses(NOTHING, int(3.5 * one))
+
+        self.assertEqual(0, sizes[-1])
+        self.assertGreater(len(sizes), 4)
+        gone = [before - after for before, after in itertools.pairwise(sizes)]
+        self.assertLessEqual(max(gone), 3.5 * one)
+        self.assertEqual([], self.left())
+
+    def test_a_run_that_is_asked_for_while_its_reports_go_keeps_its_last(self):
+        repository = self.finished(3)
+        one = self.tried(repository, 1, attempts=9)
+
+        self.sizes_at_pauses(
+            NOTHING, int(3.5 * one), lambda: rerun(self.database, repository.id, commit(1).id)
+        )
+
+        self.assertEqual(State.QUEUED, self.only_run(1).state)
+        self.assertEqual(9, load_report(self.database, self.only_run(1).id).attempt)
+
     def test_beats_go_through_while_many_runs_are_deleted(self):
         repository = self.finished()
         numbers = range(1, 400)
@@ -309,10 +360,10 @@ class TestPace(unittest.TestCase):
         self.assertEqual(1, pace.runs)
 
     def test_a_batch_holds_no_more_bytes_than_it_may_but_always_a_run(self):
-        runs = [retention._Candidate(number, 3 << 20) for number in range(3)]
-        self.assertEqual(runs[:1], retention._next_batch(runs, 3))
-        huge = [retention._Candidate(1, 1 << 30)]
-        self.assertEqual(huge, retention._next_batch(huge, 3))
+        self.assertEqual(1, retention._fitting([3 << 20] * 3))
+        self.assertEqual(3, retention._fitting([1 << 20] * 3))
+        self.assertEqual(1, retention._fitting([1 << 30, 1]))
+        self.assertEqual(0, retention._fitting([]))
 
 
 class TestDispatcher(unittest.TestCase):

@@ -99,12 +99,16 @@ def purge(
     while waiting:
         if time.monotonic() > deadline:
             return Purged(runs=runs, bytes=size, is_complete=False)
-        batch = _next_batch(waiting, pace.runs)
-        waiting = waiting[len(batch) :]
-        deleted, held_s = _delete(database, [one.run_id for one in batch], began)
-        runs += len(deleted)
-        size += sum(one.size for one in batch if one.run_id in deleted)
-        pace.note(held_s)
+        batch = waiting[: _fitting([one.size for one in waiting[: pace.runs]])]
+        if freed := _delete_first_reports(database, batch[0], began):
+            waiting[0] = msgspec.structs.replace(batch[0], size=batch[0].size - freed)
+            size += freed
+        else:
+            waiting = waiting[len(batch) :]
+            deleted, held_s = _delete(database, [one.run_id for one in batch], began)
+            runs += len(deleted)
+            size += sum(one.size for one in batch if one.run_id in deleted)
+            pace.note(held_s)
         if waiting:
             time.sleep(PAUSE_S)
     return Purged(runs=runs, bytes=size)
@@ -207,43 +211,23 @@ def _candidates(
             yield _Candidate(run_id, int(size))
 
 
-def _next_batch(waiting: Sequence[_Candidate], runs: int) -> list[_Candidate]:
-    """At most so many runs, and no more bytes than a batch may have; at least one run."""
-    batch: list[_Candidate] = []
-    size = 0
-    for one in waiting[:runs]:
-        size += one.size
-        if batch and size > MOST_BYTES:
-            break
-        batch.append(one)
-    return batch
+def _fitting(sizes: Sequence[int]) -> int:
+    """How many of these go into a batch: no more bytes than it may have, but at least one."""
+    total = 0
+    for number, size in enumerate(sizes):
+        total += size
+        if number and total > MOST_BYTES:
+            return number
+    return len(sizes)
 
 
 def _delete(database: Database, run_ids: Sequence[int], began: datetime) -> tuple[set[int], float]:
-    """Delete those of the runs that may still be deleted; returns them, and how long the lock was held.
-
-    Since they were chosen, a run may have been asked for again, and a ref may have moved to its commit.
-    """
-    runs, refs, commits = schema.runs.c, schema.refs.c, schema.commits.c
+    """Delete those of the runs that may still be deleted; returns them, and how long the lock was held."""
+    commits = schema.commits.c
     deleted: set[int] = set()
     with database.write() as connection:
         locked_at = time.monotonic()
-        rows = connection.execute(
-            select(runs.id, runs.repository_id, runs.commit)
-            .where(runs.id.in_(run_ids), runs.state == State.FINISHED, runs.finished_at <= began)
-            .order_by(runs.repository_id)
-            .with_for_update()
-        ).all()
-        for repository_id, group in groupby(rows, key=lambda row: row.repository_id):
-            found = {row.id: row.commit for row in group}
-            tips = set(
-                connection.scalars(
-                    select(refs.value).where(
-                        refs.repository_id == repository_id, refs.value.in_(found.values())
-                    )
-                )
-            )
-            going = {run_id: commit for run_id, commit in found.items() if commit not in tips}
+        for repository_id, going in _still_going(connection, run_ids, began):
             connection.execute(
                 update(schema.commits)
                 .where(commits.repository_id == repository_id, commits.commit.in_(going.values()))
@@ -251,8 +235,47 @@ def _delete(database: Database, run_ids: Sequence[int], began: datetime) -> tupl
             )
             deleted |= going.keys()
         # Attempts and reports go with their run.
-        connection.execute(delete(schema.runs).where(runs.id.in_(deleted)))
+        connection.execute(delete(schema.runs).where(schema.runs.c.id.in_(deleted)))
     return deleted, time.monotonic() - locked_at
+
+
+def _delete_first_reports(database: Database, run: _Candidate, began: datetime) -> int:
+    """Delete a batch's bytes of a run that has more; returns how many. A run's last report goes with it."""
+    if run.size <= MOST_BYTES:
+        return 0
+    reports = schema.reports.c
+    with database.write() as connection:
+        if not any(going for _, going in _still_going(connection, [run.run_id], began)):
+            return 0
+        query = select(reports.attempt, reports.size).where(reports.run_id == run.run_id)
+        rows = connection.execute(query.order_by(reports.attempt)).all()[:-1]
+        first = rows[: _fitting([row.size for row in rows])]
+        attempts = [row.attempt for row in first]
+        connection.execute(
+            delete(schema.reports).where(reports.run_id == run.run_id, reports.attempt.in_(attempts))
+        )
+    return sum(row.size for row in first)
+
+
+def _still_going(
+    connection: Connection, run_ids: Sequence[int], began: datetime
+) -> Iterator[tuple[int, dict[int, str]]]:
+    """Repository → those of the runs that may still be deleted, with their commits; locks them.
+
+    Since they were chosen, a run may have been asked for again, and a ref may have moved to its commit.
+    """
+    runs, refs = schema.runs.c, schema.refs.c
+    rows = connection.execute(
+        select(runs.id, runs.repository_id, runs.commit)
+        .where(runs.id.in_(run_ids), runs.state == State.FINISHED, runs.finished_at <= began)
+        .order_by(runs.repository_id)
+        .with_for_update()
+    ).all()
+    for repository_id, group in groupby(rows, key=lambda row: row.repository_id):
+        found = {row.id: row.commit for row in group}
+        named = select(refs.value).where(refs.repository_id == repository_id, refs.value.in_(found.values()))
+        tips = set(connection.scalars(named))
+        yield repository_id, {run_id: commit for run_id, commit in found.items() if commit not in tips}
 
 
 def _stored_bytes(connection: Connection) -> int:
