@@ -55,7 +55,11 @@ class LedgerError(CiError):
 
 
 class LedgerAwayError(LedgerError):
-    """The ledger's database server does not answer, or went away in the middle; later it may be back."""
+    """The ledger's database does not answer, is locked, or went away in the middle; later it may be back."""
+
+
+class LedgerConflictError(LedgerError):
+    """Another transaction was in the way of this one, of which nothing was kept: it may begin anew."""
 
 
 class BrokerError(CiError):

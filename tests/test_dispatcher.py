@@ -20,7 +20,7 @@ from unittest import mock
 
 from sqlalchemy import update
 
-from ciapp.errors import BrokerError, LedgerError
+from ciapp.errors import BrokerError, LedgerConflictError, LedgerError
 from ciapp.git import Repository
 from ciapp.intake import dispatcher, recording
 from ciapp.intake.dispatcher import SETTLE_S, TROUBLE_S, Dispatcher
@@ -658,6 +658,19 @@ class TestTrouble(DispatcherTest):
         said = [record.message for record in logged.records]
         self.assertEqual(["push recorded", "broker away", "broker back"], said)
         self.assertEqual([mock.call(TROUBLE_S)] * 2, waiting.wait.call_args_list[:2])
+
+    def test_a_conflict_with_another_transaction_gives_nobody_a_new_lease(self) -> None:
+        self.claimed()
+        dispatcher = self.new_dispatcher()
+        dispatcher.take_back()
+        step = mock.Mock(side_effect=[LedgerConflictError("deadlock detected"), False])
+        pauses = mock.Mock(wait=mock.Mock(return_value=True), announce=mock.Mock())
+        with mock.patch.object(dispatcher, "step", step), self.assertLogs("ciapp", "WARNING") as logged:
+            dispatcher.run(pauses, lambda: step.call_count > 1)
+        self.assertEqual(["step given up"], [record.message for record in logged.records])
+        self.pass_time(self.settings.lease_s + 1)
+        dispatcher.take_back()
+        self.assertEqual(State.QUEUED, self.only_run().state)
 
     def test_a_worker_whose_beat_does_not_move_for_a_lease_loses_its_run(self) -> None:
         run = self.claimed()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from unittest import mock
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, select, update
 
 from ciapp.intake.dispatcher import Dispatcher
 from ciapp.progress import log_line
@@ -27,7 +27,15 @@ from ciapp.results.runs import Run, beat_run, claim_run, find_runs
 from ciapp.results.store import load_report, make_report, save_report
 from ciapp.settings import RetentionSettings, Settings
 from tests.support.installation import eventually
-from tests.support.ledgers import add_repository, commit, findings, fresh_postgresql, fresh_sqlite, push
+from tests.support.ledgers import (
+    add_repository,
+    commit,
+    findings,
+    fresh_postgresql,
+    fresh_sqlite,
+    push,
+    waits_for_a_lock,
+)
 
 NOTHING = Retention(keep_runs=0)  #: keep no run but those that are never purged
 
@@ -332,17 +340,12 @@ class TestPostgresql(RetentionRules, unittest.TestCase):
         with ThreadPoolExecutor() as pool, self.database.write() as purging:
             purging.execute(select(schema.runs.c.id).with_for_update())
             asked = pool.submit(rerun, self.database, repository.id, commit(1).id)
-            eventually(self.waits_for_a_lock, "the rerun waits for the row")
+            eventually(lambda: waits_for_a_lock(self.database), "the rerun waits for the row")
             purging.execute(delete(schema.runs))
             purging.commit()
 
         self.assertTrue(asked.result())
         self.assertEqual((State.QUEUED, 0), (self.only_run(1).state, self.only_run(1).attempt))
-
-    def waits_for_a_lock(self) -> bool:
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        with self.database.read() as connection:
-            return bool(connection.scalar(text(f"{waiting} AND wait_event_type = 'Lock'")))
 
 
 class TestPace(unittest.TestCase):

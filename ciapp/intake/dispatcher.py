@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ciapp.errors import BrokerError, GitError, LedgerError
+from ciapp.errors import BrokerError, GitError, LedgerConflictError, LedgerError
 from ciapp.git import Repository
 from ciapp.intake.hook import is_removed
 from ciapp.intake.pins import FOUND_RECORD, Orphans, drop_pins
@@ -103,6 +103,9 @@ class Dispatcher:
                     self._reach_broker()
                     is_broker_there = True
                 absence.end()
+            except LedgerConflictError as error:  # the others can still beat
+                logger.warning("step given up", extra={"error": str(error)})
+                pause_s = BUSY_S
             except (LedgerError, BrokerError) as error:
                 is_ledger = isinstance(error, LedgerError)
                 if is_ledger:

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -34,11 +34,14 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ciapp.errors import LedgerAwayError, LedgerError, SettingsError
+from ciapp.errors import LedgerAwayError, LedgerConflictError, LedgerError, SettingsError
 from ciapp.results.forks import forget_at_fork, open_connection
 from ciapp.results.schema import HEAD_REVISION
 
+Asked = ParamSpec("Asked")
+Answer = TypeVar("Answer")
 BUSY_TIMEOUT_S = 30
+CONFLICTS = 3  #: how often a transaction begins anew
 #: How long each side of a connection to PostgreSQL believes in the other, which may be gone without a word.
 #: By default the client waits for an answer for 15 minutes or two hours; and the server keeps what a vanished
 #: worker has locked for as long, while everybody else waits for that.
@@ -154,12 +157,37 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            is_away = self.dialect != "sqlite" and isinstance(error, OperationalError | InterfaceError)
-            raise (LedgerAwayError if is_away else LedgerError)(
+            raise _kind_of(error)(
                 f"ledger {self.address}: {_first_line(error.orig)}; run `ciapp doctor`"
             ) from error
         except SQLAlchemyError as error:
             raise LedgerError(f"ledger {self.address}: {_first_line(error)}; run `ciapp doctor`") from error
+
+
+def outlast_conflicts(transaction: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
+    """Let a function that is one transaction, and may be called again, begin anew when it meets a conflict.
+
+    Of transactions that wait for each other, PostgreSQL ends one; then the others are through.
+    """
+
+    @wraps(transaction)
+    def repeated(*args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
+        for _ in range(CONFLICTS):
+            with suppress(LedgerConflictError):
+                return transaction(*args, **kwargs)
+        return transaction(*args, **kwargs)
+
+    return repeated
+
+
+def _kind_of(error: DBAPIError) -> type[LedgerError]:
+    if isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # above it, which kind of that error
+        return LedgerAwayError if code == sqlite3.SQLITE_BUSY else LedgerError
+    # "Transaction rollback": a deadlock, for one. The driver calls it operational, as it does a lost server.
+    if str(getattr(error.orig, "sqlstate", "")).startswith("40"):
+        return LedgerConflictError
+    return LedgerAwayError if isinstance(error, OperationalError | InterfaceError) else LedgerError
 
 
 @cache

@@ -24,7 +24,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, Update, bindparam, func, or_, select, update
 
 from ciapp.results import schema
-from ciapp.results.database import Database
+from ciapp.results.database import Database, outlast_conflicts
 from ciapp.results.matrix import DEFAULT
 from ciapp.results.report import State
 from ciapp.results.runs import RETRY_AFTER_S, Run, as_run, select_runs
@@ -167,6 +167,7 @@ def _best_waiting() -> Select[Any]:
     )
 
 
+@outlast_conflicts
 def reserve_runs(database: Database, runs: Sequence[Run]) -> list[Run]:
     """Take it on to send messages for these runs; returns those that no other dispatcher took first."""
     now = datetime.now(UTC)
@@ -202,6 +203,7 @@ def _reserve() -> Update:
     )
 
 
+@outlast_conflicts
 def release_runs(database: Database, runs: Sequence[Run]) -> None:
     """Undo `reserve_runs`: the broker did not take the messages."""
     with database.write() as connection:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, case, select, update
 
 from ciapp.results import schema
-from ciapp.results.database import Database
+from ciapp.results.database import Database, outlast_conflicts
 from ciapp.results.matrix import DEFAULT
 from ciapp.results.pushes import new_run
 from ciapp.results.report import State
@@ -24,6 +24,7 @@ from ciapp.results.restores import token_floor
 KEPT = {"repository_id", "commit", "environment", "push_id", "ref", "beat"}
 
 
+@outlast_conflicts
 def rerun(
     database: Database, repository_id: int, commit: str, environment: str = DEFAULT, *, fresh: bool = False
 ) -> bool:
@@ -54,6 +55,7 @@ def rerun(
         return True
 
 
+@outlast_conflicts
 def rerun_tested(database: Database, repository_id: int, commits: Sequence[str]) -> int:
     """Queue the finished runs of these commits again, in every environment; returns how many there are."""
     with database.write() as connection:

@@ -20,7 +20,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, delete, false, func, select, tuple_, update
 
 from ciapp.results import schema
-from ciapp.results.database import Database
+from ciapp.results.database import Database, outlast_conflicts
 from ciapp.results.report import State
 from ciapp.settings import RetentionSettings
 
@@ -221,6 +221,7 @@ def _fitting(sizes: Sequence[int]) -> int:
     return len(sizes)
 
 
+@outlast_conflicts
 def _delete(database: Database, run_ids: Sequence[int], began: datetime) -> tuple[set[int], float]:
     """Delete those of the runs that may still be deleted; returns them, and how long the lock was held."""
     commits = schema.commits.c
@@ -239,6 +240,7 @@ def _delete(database: Database, run_ids: Sequence[int], began: datetime) -> tupl
     return deleted, time.monotonic() - locked_at
 
 
+@outlast_conflicts
 def _delete_first_reports(database: Database, run: _Candidate, began: datetime) -> int:
     """Delete a batch's bytes of a run that has more; returns how many. A run's last report goes with it."""
     if run.size <= MOST_BYTES:

@@ -20,7 +20,7 @@ from sqlalchemy import BindParameter, Row, Select, Update, bindparam, select, up
 
 from ciapp.results import schema
 from ciapp.results.attempts import end_attempt, endings_before
-from ciapp.results.database import Database, stored_text
+from ciapp.results.database import Database, outlast_conflicts, stored_text
 from ciapp.results.report import State, Status
 
 Parameter = BindParameter[Any]
@@ -83,6 +83,7 @@ def parse_task_id(text: str) -> tuple[int, int] | None:
     return int(parts[2]), int(parts[3])
 
 
+@outlast_conflicts
 def claim_run(
     database: Database, run_id: int, *, attempt: int, worker: str, at: datetime | None = None
 ) -> Run | None:
@@ -136,6 +137,7 @@ def _by_id() -> Select[Any]:
     return select_runs().where(schema.runs.c.id == bindparam("of_run"))
 
 
+@outlast_conflicts
 def beat_run(database: Database, run_id: int, *, attempt: int, known: int, done: int, failed: int) -> bool:
     """Keep the lease and tell of progress; False when the run is no longer this attempt's."""
     with database.write() as connection:
@@ -153,6 +155,7 @@ def beat_run(database: Database, run_id: int, *, attempt: int, known: int, done:
         return bool(kept.rowcount)
 
 
+@outlast_conflicts
 def lose_attempt(
     database: Database, run_id: int, *, attempt: int, reason: str, tries: int, forgiven: bool = False
 ) -> bool:
@@ -190,6 +193,7 @@ def lose_attempt(
         return bool(changed.rowcount)
 
 
+@outlast_conflicts
 def cancel_run(database: Database, run_id: int) -> bool:
     """End a run that has not finished; False when it has. Its worker hears of it at the next beat."""
     with database.write() as connection:

@@ -17,11 +17,12 @@ from sqlalchemy import Select, Update, bindparam, func, select, update
 
 from ciapp.results import schema
 from ciapp.results.attempts import REPORTED, end_attempt
-from ciapp.results.database import Database, stored_text
+from ciapp.results.database import Database, outlast_conflicts, stored_text
 from ciapp.results.report import Evidence, Findings, Report, State, count_outcomes
 from ciapp.results.runs import Run, held
 
 
+@outlast_conflicts
 def save_report(database: Database, run_id: int, report: Report) -> bool:
     """Finish a run with what its attempt found; saving the same report again changes nothing.
 

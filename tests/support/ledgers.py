@@ -56,6 +56,13 @@ def fresh_postgresql(test: unittest.TestCase) -> Database:
     return database
 
 
+def waits_for_a_lock(database: Database) -> bool:
+    """Whether some transaction of a PostgreSQL ledger waits for another one."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    with database.read() as connection:
+        return bool(connection.scalar(text(f"{waiting} AND wait_event_type = 'Lock'")))
+
+
 def commit(number: int, *, parents: tuple[str, ...] = (), subject: str = "") -> Commit:
     """A commit whose id tells its number."""
     return Commit(
