@@ -70,22 +70,39 @@ class Attendance(threading.Thread):
         return self._worker.started_at
 
     def run(self) -> None:
-        """Beat until stopped; a ledger that is away is tried again at the next beat."""
+        """Beat until stopped; what goes wrong is tried again at the next beat."""
         absence = Absence(logger)
         while not self._stopped.is_set():
-            try:
-                self._database.migrate()
-                if self.lookout is not None:
-                    environments = self.lookout.environments()
-                    self._worker = msgspec.structs.replace(self._worker, environments=environments)
-                worker_is_here(self._database, self._worker)
-                self._outbox.deliver_waiting()
+            is_away = False
+            for duty in (self._look_out, self._be_seen, self._outbox.deliver_waiting, self._sweep):
+                try:
+                    duty()
+                except LedgerError as error:
+                    is_away = True
+                    absence.note("ledger", error)
+                # The edge of a thread: if it ended, a worker that goes on testing would be seen no more, and
+                # nothing be delivered. So nothing ends it, nor keeps it from its other duties.
+                except Exception:
+                    logger.exception("duty not done")
+            if not is_away:
                 absence.end()
-            except LedgerError as error:
-                absence.note("ledger", error)
-            with suppress(CheckoutError):  # a disk that cannot be written to is told where it matters
-                sweep_folders(settings.state_path)
             self._stopped.wait(BEAT_EVERY_S)
+
+    def _look_out(self) -> None:
+        """Notice the host's Pythons that have come or gone."""
+        if self.lookout is not None:
+            environments = self.lookout.environments()
+            self._worker = msgspec.structs.replace(self._worker, environments=environments)
+
+    def _be_seen(self) -> None:
+        """Tell the ledger that the worker is there."""
+        self._database.migrate()
+        worker_is_here(self._database, self._worker)
+
+    def _sweep(self) -> None:
+        """Remove temporary files of workers that were killed."""
+        with suppress(CheckoutError):  # a disk that cannot be written to is told where it matters
+            sweep_folders(settings.state_path)
 
     def leave(self) -> None:
         """Stop, and give back what this worker still holds."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import unittest
 from types import SimpleNamespace
 from unittest import mock
 
+from ciapp.results.database import Database
 from ciapp.settings import Settings
 from ciapp.testing.interpreters import find_interpreters, minor_version
 from tests.support.git_repositories import new_folder
+from tests.support.installation import eventually
 from tests.support.samples import find_pythons
 
 with mock.patch.dict(os.environ):
@@ -74,6 +77,36 @@ class TestQueues(unittest.TestCase):
                 worker.begin_attendance(sender)
             worker._attendance.clear()
             attendance.assert_called_once_with("w@here", 2, environments)
+
+
+class TestAttendance(unittest.TestCase):
+    """What the thread does that a worker has beside its tasks; on a SQLite ledger."""
+
+    def setUp(self) -> None:
+        self.settings = Settings(state_dir=str(new_folder(self)), attempts=1)
+        for name, value in (("settings", self.settings), ("BEAT_EVERY_S", 0.05)):
+            self.enterContext(mock.patch.object(worker, name, value))
+        self.database = Database(self.settings.database)
+        self.addCleanup(self.database.close)
+        self.database.migrate()
+        self.attendance = worker.Attendance("w@here", 1, ("default",))
+
+    def test_whatever_one_of_its_duties_meets_it_goes_on_with_all(self) -> None:
+        trouble = OSError(5, "Input/output error")
+        hung = subprocess.TimeoutExpired("rm", 600)
+        self.addCleanup(self.attendance.leave)
+        with (
+            mock.patch.object(self.attendance, "lookout", environments=mock.Mock(side_effect=trouble)),
+            mock.patch.object(self.attendance._outbox, "deliver_waiting", side_effect=trouble) as deliver,
+            mock.patch.object(worker, "sweep_folders", side_effect=hung) as sweep,
+            mock.patch.object(worker, "worker_is_here", side_effect=trouble) as seen,
+            self.assertLogs("ciapp", "ERROR") as logged,
+        ):
+            self.attendance.start()
+            eventually(lambda: min(one.call_count for one in (deliver, sweep, seen)) > 2, "it goes on")
+            self.assertTrue(self.attendance.is_alive())
+        self.assertIn("Input/output error", str(logged.output))
+        self.assertIn("TimeoutExpired", str(logged.output))
 
 
 if __name__ == "__main__":
