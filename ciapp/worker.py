@@ -105,13 +105,19 @@ class Attendance(threading.Thread):
             sweep_folders(settings.state_path)
 
     def leave(self) -> None:
-        """Stop, and give back what this worker still holds."""
+        """Stop, and give back what this worker still holds, unless its report waits on this disk.
+
+        Whoever is next here delivers that; when nobody is, the run's lease ends.
+        """
         self._stopped.set()
         self.join(BEAT_EVERY_S)
+        self._outbox.deliver_waiting()
         try:
             worker_has_left(self._database, self._worker.name)
+            tested = self._outbox.waiting()
             for run in running_runs(self._database):
-                if run.worker.partition("#")[0] == self._worker.name:
+                mine = run.worker.partition("#")[0] == self._worker.name
+                if mine and (run.id, run.attempt) not in tested:
                     reason = f"worker {self._worker.name} was stopped"
                     lose_attempt(
                         self._database,

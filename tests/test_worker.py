@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import unittest
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from unittest import mock
 
+from ciapp.errors import LedgerAwayError, LedgerError
+from ciapp.results import outbox
 from ciapp.results.database import Database
+from ciapp.results.outbox import Outbox
+from ciapp.results.report import State, Status
+from ciapp.results.runs import Run, claim_run, find_runs
+from ciapp.results.store import make_report
+from ciapp.results.workers import list_workers
 from ciapp.settings import Settings
 from ciapp.testing.interpreters import find_interpreters, minor_version
 from tests.support.git_repositories import new_folder
 from tests.support.installation import eventually
+from tests.support.ledgers import add_repository, commit, findings, push
 from tests.support.samples import find_pythons
 
 with mock.patch.dict(os.environ):
@@ -79,8 +88,8 @@ class TestQueues(unittest.TestCase):
             attendance.assert_called_once_with("w@here", 2, environments)
 
 
-class TestAttendance(unittest.TestCase):
-    """What the thread does that a worker has beside its tasks; on a SQLite ledger."""
+class AttendanceTest(unittest.TestCase):
+    """The thread that a worker has beside its tasks; on a SQLite ledger."""
 
     def setUp(self) -> None:
         self.settings = Settings(state_dir=str(new_folder(self)), attempts=1)
@@ -91,6 +100,8 @@ class TestAttendance(unittest.TestCase):
         self.database.migrate()
         self.attendance = worker.Attendance("w@here", 1, ("default",))
 
+
+class TestAttendance(AttendanceTest):
     def test_whatever_one_of_its_duties_meets_it_goes_on_with_all(self) -> None:
         trouble = OSError(5, "Input/output error")
         hung = subprocess.TimeoutExpired("rm", 600)
@@ -107,6 +118,56 @@ class TestAttendance(unittest.TestCase):
             self.assertTrue(self.attendance.is_alive())
         self.assertIn("Input/output error", str(logged.output))
         self.assertIn("TimeoutExpired", str(logged.output))
+
+
+class TestLeaving(AttendanceTest):
+    """Its runs when a worker is stopped, whose database was away when their tests ended."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.outbox = Outbox(self.settings.state_path / "outbox", self.database)
+        repository = add_repository(self.database)
+        push(self.database, repository, *map(commit, (1, 2, 3)))
+        for number in (1, 2, 3):
+            claim_run(self.database, self.run_of(number).id, attempt=1, worker="w@here#0")
+
+    def run_of(self, number: int) -> Run:
+        [run] = find_runs(self.database, "team", [commit(number).id])
+        return run
+
+    def keep_report(self, number: int) -> None:
+        """A report that waits on this disk."""
+        run = self.run_of(number)
+        away = mock.patch.object(outbox, "save_report", side_effect=LedgerAwayError("away"))
+        with away, mock.patch.object(outbox, "INSIST_S", 0):
+            self.outbox.deliver(run.id, make_report(run, findings(), finished_at=datetime.now(UTC)))
+
+    def test_a_report_that_waits_is_delivered_and_other_runs_are_given_back(self) -> None:
+        self.keep_report(1)
+        with mock.patch.object(self.attendance._outbox, "deliver_waiting"):  # the database is away
+            self.attendance.start()
+            eventually(lambda: list_workers(self.database), "it is seen")
+            self.attendance._stopped.set()
+            self.attendance.join()
+        self.attendance.leave()
+
+        self.assertIs(Status.PASSED, self.run_of(1).status)
+        for number in (2, 3):
+            run = self.run_of(number)
+            self.assertEqual((State.QUEUED, "worker w@here was stopped"), (run.state, run.reason))
+        self.assertEqual([], list_workers(self.database))
+
+    def test_a_run_whose_report_cannot_be_delivered_yet_is_not_given_back(self) -> None:
+        self.keep_report(2)
+        with mock.patch.object(outbox, "save_report", side_effect=LedgerError("deadlock detected")):
+            self.attendance.start()
+            self.attendance.leave()
+        self.assertEqual(
+            [State.QUEUED, State.RUNNING, State.QUEUED], [self.run_of(number).state for number in (1, 2, 3)]
+        )
+
+        self.assertEqual(0, self.outbox.deliver_waiting())  # by whoever is next here
+        self.assertEqual((Status.PASSED, 1), (self.run_of(2).status, self.run_of(2).attempt))
 
 
 if __name__ == "__main__":

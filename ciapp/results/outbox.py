@@ -27,6 +27,7 @@ from ciapp.results.store import pack_report, save_report, unpack_report
 logger = logging.getLogger(__name__)
 INSIST_S = 60.0  #: how long a slot waits for the database: nothing could be claimed meanwhile anyway
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+REPORT = re.compile(r"(\d+)-(\d+)\.report")  #: run, attempt
 DRAFT = re.compile(r"\d+-\d+\.(\d+)")  #: its writer's process; renamed when it is whole
 
 
@@ -57,6 +58,11 @@ class Outbox:
                     with self._attended(file):
                         file.unlink(missing_ok=True)
                 return
+
+    def waiting(self) -> set[tuple[int, int]]:
+        """Run and attempt of each report that waits on this disk."""
+        names = [REPORT.fullmatch(file.name) for file in self._files()]
+        return {(int(name[1]), int(name[2])) for name in names if name}
 
     def deliver_waiting(self) -> int:
         """Store what waits on this disk; returns how many reports still wait.
