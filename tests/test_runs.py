@@ -284,6 +284,35 @@ class LedgerRules:
         push(self.database, small, commit(100), commit(101))
         self.assertEqual([101, 100, 4], self.sent_order(3))
 
+    def test_after_a_push_of_500_commits_one_elsewhere_and_a_newer_tip_come_within_a_run_per_slot(self):
+        slots = 4
+        large, small = add_repository(self.database, "large"), add_repository(self.database, "small")
+        push(self.database, large, *[commit(number) for number in range(1, 501)])
+        begun = self.begin_next(slots)
+        self.assertEqual([500, 1, 2, 3], begun)
+        push(self.database, small, commit(1001))
+        push(self.database, large, commit(501))
+
+        order = []
+        for number in begun:  # one slot after the other has done with its run
+            self.end(number)
+            order += self.begin_next(1)
+        self.assertEqual([1001, 501, 4, 5], order)
+
+        self.assertEqual([*range(6, 500)], self.sent_order(1000))
+
+    def begin_next(self, slots: int) -> list[int]:
+        """The runs that free slots begin, by their commits' numbers."""
+        due = reserve_runs(self.database, next_runs(self.database, slots))
+        for run in due:
+            self.assertIsNotNone(claim_run(self.database, run.id, attempt=1, worker="w#0"))
+        return [int(run.commit, 16) for run in due]
+
+    def end(self, number: int) -> None:
+        for name in ("large", "small"):
+            for run in find_runs(self.database, name, [commit(number).id]):
+                self.assertTrue(cancel_run(self.database, run.id))
+
     def test_a_run_is_reserved_by_one_dispatcher_and_released_when_the_broker_refuses(self):
         self.pushed_run()
         due = next_runs(self.database, 5)
