@@ -85,6 +85,16 @@ class TestSpool(unittest.TestCase):
 
         self.assertEqual(["d", "b", "c", "a"], [record.id for record in read_records(self.git_dir)])
 
+    def test_a_record_whose_name_is_not_utf_8_is_rejected(self) -> None:
+        name = os.fsdecode(b"caf\xe9")
+        self.write(name)
+        self.assert_rejected(name, "its name is not UTF-8")
+
+    def test_a_record_whose_name_is_odd_is_read(self) -> None:
+        self.write("a b\n\x1b[31mé")
+
+        self.assertEqual(["a b\n\x1b[31mé"], [record.id for record in read_records(self.git_dir)])
+
     def test_a_record_of_an_earlier_hook_is_read(self) -> None:
         self.write("1700000000-7-aaaa", RECORD.replace(b"pusher", b"time 1700000000\npusher"))
 

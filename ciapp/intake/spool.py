@@ -109,6 +109,8 @@ def _entries(spool: Path) -> list[Path]:
 
 
 def _read_record(path: Path) -> SpoolRecord:
+    if not _is_utf_8(path.name):
+        raise _NoRecordError("its name is not UTF-8")
     try:
         # Not to be led elsewhere by a symbolic link, nor kept waiting by a FIFO.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -127,6 +129,14 @@ def _read_record(path: Path) -> SpoolRecord:
     finally:
         os.close(descriptor)
     return _parse_record(path, _parse_time(facts), content.decode("utf-8", "surrogateescape"))
+
+
+def _is_utf_8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # its other bytes are surrogate escapes
+        return False
+    return True
 
 
 def _parse_record(path: Path, received_at: datetime, text: str) -> SpoolRecord:
