@@ -6,6 +6,7 @@ Only the far end is not there: messages go to a list in place of a broker.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import tracemalloc
 import unittest
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -26,7 +28,7 @@ from ciapp.intake import dispatcher, recording
 from ciapp.intake.dispatcher import SETTLE_S, TROUBLE_S, Dispatcher
 from ciapp.intake.pins import ORPHAN_S, pin
 from ciapp.intake.seats import FEWEST_UNDER_WAY
-from ciapp.intake.spool import SpoolRecord
+from ciapp.intake.spool import SpoolRecord, read_records
 from ciapp.progress import log_line, why_waiting
 from ciapp.results import pushes, queue, schema
 from ciapp.results.attempts import list_attempts
@@ -753,6 +755,20 @@ class TestTrouble(DispatcherTest):
         [said] = logged.records
         self.assertEqual(("repository cannot be served", "another"), (said.message, said.repo))
 
+    def test_a_repository_that_cannot_be_looked_at_does_not_stop_the_others(self) -> None:
+        other = new_bare_repository(self, "another.git")
+        self.install(other)
+        with self.database.write() as connection:
+            # As a folder that may not be entered, which root may.
+            changed = update(schema.repositories).where(schema.repositories.c.name == "another")
+            connection.execute(changed.values(git_dir="/" + 300 * "x"))
+        [commit] = self.commits(1)
+        self.tree.push("main")
+        with self.assertLogs("ciapp", "ERROR") as logged:
+            self.step()
+        self.assertEqual([(commit, 1)], self.sent)
+        self.assertEqual(["another"], [said.repo for said in logged.records])
+
     def test_a_repository_whose_rows_the_ledger_refuses_does_not_stop_the_others(self) -> None:
         other = new_bare_repository(self, "another.git")
         self.install(other)
@@ -770,6 +786,28 @@ class TestTrouble(DispatcherTest):
         with mock.patch.object(recording, "record_push", refuse), self.assertLogs("ciapp", "ERROR"):
             self.step()
         self.assertEqual([(commit, 1)], self.sent)
+
+    def test_a_fault_of_ours_that_one_repository_brings_out_does_not_stop_the_others(self) -> None:
+        other = new_bare_repository(self, "another.git")
+        self.install(other)
+        [commit] = self.commits(1)
+        self.tree.push("main")
+
+        def stumble(git_dir: Path) -> list[SpoolRecord]:
+            if git_dir == other:
+                raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+            return read_records(git_dir)
+
+        with (
+            mock.patch.object(dispatcher, "read_records", stumble),
+            self.assertLogs("ciapp", "ERROR") as logged,
+        ):
+            self.step()
+            self.step()
+        self.assertEqual([(commit, 1)], self.sent)
+        [said] = logged.records
+        self.assertEqual(("repository cannot be served", "another"), (said.message, said.repo))
+        self.assertIn("in stumble", logging.Formatter().format(said))
 
     def test_a_ledger_that_is_away_is_no_fault_of_a_repository(self) -> None:
         self.commits(1)

@@ -125,20 +125,28 @@ class Dispatcher:
     def step(self) -> bool:
         """Do all that is to be done now; whether more will be soon."""
         for repository in self._repositories():
-            try:
-                self.take_in(repository)
-                self.reconcile(repository)
-                self.unpin(repository)
-                self._trouble.pop(repository.id, None)
-            except (GitError, OSError, LedgerError) as error:
-                # Raises when the ledger itself is away, not just unwilling to take what this one brings.
-                self._database.revision()
-                self._say_trouble(repository, str(error))
+            self._serve(repository)
         self.take_back()
         self.retain()
         self._workers = list_workers(self._database)
         self.send_again()
         return self.send_waiting()
+
+    def _serve(self, repository: KnownRepository) -> None:
+        """Do what is to be done for one repository; trouble with it is its own."""
+        try:
+            self.take_in(repository)
+            self.reconcile(repository)
+            self.unpin(repository)
+            self._trouble.pop(repository.id, None)
+        except (GitError, OSError, LedgerError) as error:
+            # Raises when the ledger itself is away, not just unwilling to take what this one brings.
+            self._database.revision()
+            self._say_trouble(repository, str(error))
+        except Exception as error:
+            # An edge like a task's: here somebody else's data begins, and a fault of ours that one repository
+            # brings out would end the dispatcher for all of the host, at each start again.
+            self._say_trouble(repository, f"{type(error).__name__}: {error}", error)
 
     def take_in(self, repository: KnownRepository) -> None:
         """Bring a repository's spool records into the ledger, oldest first."""
@@ -272,11 +280,12 @@ class Dispatcher:
         known = list_repositories(self._database, self._settings.host_name)
         return [one for one in known if not is_removed(Path(one.git_dir))]
 
-    def _say_trouble(self, repository: KnownRepository, error: str) -> None:
-        """Say what is wrong with a repository once, not at every step."""
+    def _say_trouble(self, repository: KnownRepository, error: str, fault: Exception | None = None) -> None:
+        """Say what is wrong with a repository once, not at every step; where, if the fault is ours."""
         if self._trouble.get(repository.id) != error:
             self._trouble[repository.id] = error
-            logger.error("repository cannot be served", extra={"repo": repository.name, "error": error})
+            fields = {"repo": repository.name, "error": error}
+            logger.error("repository cannot be served", extra=fields, exc_info=fault)
 
 
 def _is_served(environment: str, workers: Sequence[Worker]) -> bool:

@@ -131,7 +131,10 @@ def default_name(git_dir: Path) -> str:
 
 def is_removed(git_dir: Path) -> bool:
     """Whether nothing of ours is in a repository that is there: its hook was never installed, or removed."""
-    return git_dir.is_dir() and not (git_dir / "ciapp").is_dir()
+    try:
+        return git_dir.is_dir() and not (git_dir / "ciapp").is_dir()
+    except OSError:  # who may not look there does not know
+        return False
 
 
 def installed_command(git_dir: Path) -> Path:
