@@ -1,7 +1,7 @@
 """The command line: parse, one call, print.
 
 Exit codes of commands that end in a verdict: 0 passed, 1 not passed, 2 usage, 3 infra-error or a service
-that cannot be reached, 4 no such run or not finished.
+that cannot be reached, 4 no such run or not finished. Any command: 70 a fault of ciapp's own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import click
 from ciapp import __version__
 from ciapp.context import PYTHON, REPO, REV, Context, pass_context
 from ciapp.desk.commands import init_command, reproduce_command, run_command
-from ciapp.errors import CiError, NoSuchRunError
+from ciapp.errors import FAULT_EXIT_CODE, CiError, NoSuchRunError
 from ciapp.hooking import hook
 from ciapp.keeping import backup, forget, purge_command, restore
 from ciapp.logs import set_up_logging
@@ -289,7 +289,7 @@ def _run() -> None:
             _show_traceback()
         said = escape_line(f"{type(error).__name__}: {error}")
         click.echo(f"ciapp: this is a fault of ciapp's own ({said}); `--debug` shows where", err=True)
-        sys.exit(CiError.exit_code)
+        sys.exit(FAULT_EXIT_CODE)
 
 
 def _show_traceback() -> None:

@@ -5,6 +5,9 @@ A commit that fails its tests is data (`ciapp.results.report`), never one of the
 
 from __future__ import annotations
 
+#: Exit code of a fault of ciapp's own, which nobody has thought of: sysexits.h calls it EX_SOFTWARE.
+FAULT_EXIT_CODE = 70
+
 
 class CiError(Exception):
     """Base of everything ciapp raises for a person to read: the object, the fact, the next step."""
