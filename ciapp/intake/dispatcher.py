@@ -8,9 +8,6 @@ not, a run was sent or not, its beat moved or not. So the loop may be killed any
 at once or on several hosts, and the order inside a step is all that matters:
 
     pin the tips → commit the rows → delete the spool record → send the message
-
-A lease ends by this process's own monotonic clock, which no other clock can set back: a run whose beat did
-not move while we watched for `lease_s` is taken from its worker.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ from pathlib import Path
 from ciapp.errors import BrokerError, GitError, LedgerConflictError, LedgerError
 from ciapp.git import Repository
 from ciapp.intake.hook import is_removed
+from ciapp.intake.leases import Leases
 from ciapp.intake.pins import FOUND_RECORD, Orphans, drop_pins
 from ciapp.intake.presence import Presence
 from ciapp.intake.push import RefUpdate, changed_refs
@@ -44,7 +42,7 @@ from ciapp.results.pushes import (
 )
 from ciapp.results.queue import count_queues, next_runs, release_runs, reserve_runs, unanswered_runs
 from ciapp.results.retention import purge, retention_of
-from ciapp.results.runs import Run, lose_attempt, running_runs
+from ciapp.results.runs import Run, running_runs
 from ciapp.results.workers import Worker, list_workers, served
 from ciapp.settings import Settings
 
@@ -76,7 +74,7 @@ class Dispatcher:
         self._send = send
         self._reach_broker = reach_broker
         self._trouble: dict[int, str] = {}
-        self._beats: dict[int, tuple[tuple[int, int], float]] = {}
+        self._leases = Leases(settings, database, clock)
         self._odd_refs: dict[int, dict[RefUpdate, float]] = {}
         self._reconciled_at: dict[int, float] = {}
         self._orphans: defaultdict[int, Orphans] = defaultdict(Orphans)
@@ -109,8 +107,7 @@ class Dispatcher:
             except (LedgerError, BrokerError) as error:
                 is_ledger = isinstance(error, LedgerError)
                 if is_ledger:
-                    # Nobody could beat meanwhile: everyone gets a whole lease once it is back.
-                    self._beats.clear()
+                    self._leases.forget()
                 else:
                     is_broker_there = False
                 absence.note("ledger" if is_ledger else "broker", error)
@@ -126,7 +123,7 @@ class Dispatcher:
         """Do all that is to be done now; whether more will be soon."""
         for repository in self._repositories():
             self._serve(repository)
-        self.take_back()
+        self._leases.take_back()
         self.retain()
         self._workers = list_workers(self._database)
         self.send_again()
@@ -215,23 +212,6 @@ class Dispatcher:
             yield from pinned_records(self._database, repository.id)
 
         self._orphans[repository.id].drop(Repository(path), records, self._clock())
-
-    def take_back(self) -> None:
-        """Queue again the runs of workers that fell silent for longer than a lease."""
-        now = self._clock()
-        watched = {}
-        for run in running_runs(self._database):
-            pulse = (run.attempt, run.beat)
-            known, since = self._beats.get(run.id, (pulse, now))
-            watched[run.id] = (pulse, since if known == pulse else now)
-            if now - watched[run.id][1] < self._settings.lease_s:
-                continue
-            reason = f"worker {run.worker} was silent for {self._settings.lease_s:g} s"
-            if lose_attempt(
-                self._database, run.id, attempt=run.attempt, reason=reason, tries=self._settings.attempts
-            ):
-                logger.warning("lease expired", extra={"run_id": run.id, "worker": run.worker})
-        self._beats = watched
 
     def retain(self) -> None:
         """Delete what the settings do not keep, a little at a time."""

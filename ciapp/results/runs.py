@@ -5,7 +5,7 @@ Out: rows changed by compare-and-set: a write whose attempt is no longer the run
 
 A message that is delivered twice, late or never does no harm: it names one attempt, and an attempt can be
 claimed once. Time plays no part in it: a lease ends when the dispatcher saw no beat for long enough on its
-own clock (`ciapp.intake.dispatcher`), and what ends it is a compare-and-set as well.
+own clock (`ciapp.intake.leases`), and what ends it is a compare-and-set as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import BindParameter, Row, Select, Update, bindparam, select, update
+from sqlalchemy import BindParameter, Row, Select, Update, bindparam, false, select, update
 
 from ciapp.results import schema
 from ciapp.results.attempts import end_attempt, endings_before
@@ -155,18 +155,38 @@ def beat_run(database: Database, run_id: int, *, attempt: int, known: int, done:
         return bool(kept.rowcount)
 
 
+def await_writes(database: Database) -> None:
+    """Return once a beat could be told, which nobody keeps from it then. Raises LedgerError."""
+    with database.write() as connection:
+        connection.execute(_write_nothing())
+
+
+@cache
+def _write_nothing() -> Update:
+    """No row changes, yet it waits for whoever has locked the runs, as a beat does."""
+    return update(schema.runs).where(false()).values(beat=schema.runs.c.beat)
+
+
 @outlast_conflicts
 def lose_attempt(
-    database: Database, run_id: int, *, attempt: int, reason: str, tries: int, forgiven: bool = False
+    database: Database,
+    run_id: int,
+    *,
+    attempt: int,
+    reason: str,
+    tries: int,
+    forgiven: bool = False,
+    beat: int | None = None,
 ) -> bool:
     """End an attempt without a report: the run is queued again, or after `tries` ends as infra-error.
 
     A forgiven attempt (its worker was stopped in good order) is not counted, and followed at once.
-    False when the run is no longer that attempt's; nothing is changed then.
+    False when the run is no longer that attempt's, or has beaten since `beat`; nothing is changed then.
     """
     now = datetime.now(UTC)
     with database.write() as connection:
-        row = connection.execute(select_runs().where(*held(run_id, attempt))).one_or_none()
+        is_same = held(run_id, attempt) + (() if beat is None else (schema.runs.c.beat == beat,))
+        row = connection.execute(select_runs().where(*is_same)).one_or_none()
         if row is None:
             return False
         run = as_run(row)
@@ -187,7 +207,7 @@ def lose_attempt(
                 "reason": f"{run.tries} attempts were lost: {before}{stored_text(reason)}",
                 "finished_at": now,
             }
-        changed = connection.execute(update(schema.runs).where(*held(run_id, attempt)).values(values))
+        changed = connection.execute(update(schema.runs).where(*is_same).values(values))
         if changed.rowcount:
             end_attempt(connection, run_id, attempt, reason)
         return bool(changed.rowcount)

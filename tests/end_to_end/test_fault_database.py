@@ -61,6 +61,31 @@ class TestSqlite(DatabaseTest):
         self.assert_tested_once([held, *pushed])
 
 
+class TestLockedForLongerThanALease(DatabaseTest):
+    """Nobody can write, though all can read."""
+
+    lease_s = 3.0
+
+    def test_a_worker_that_could_not_beat_keeps_its_run(self) -> None:
+        self.start_worker()
+        held = self.push_held()
+        run = self.running(held)
+        for _ in range(2):
+            with self.ci.database.write() as connection:
+                if self.ci.database.dialect == "postgresql":
+                    connection.execute(text("LOCK TABLE runs IN EXCLUSIVE MODE"))
+                beat = self.only_run(held).beat
+                time.sleep(self.lease_s + 2)  # the fault lasts so long
+            eventually(lambda beat=beat: self.only_run(held).beat > beat + 1, "the worker beats")
+        self.let_go(run)
+        self.assert_tested_once([held])
+
+
+class TestLockedForLongerThanALeasePostgresql(TestLockedForLongerThanALease):
+    def new_installation(self, *settings: str) -> Installation:
+        return Installation(self, *settings, database=fresh_postgresql_url(self))
+
+
 class TestPostgresql(DatabaseTest):
     def new_installation(self, *settings: str) -> Installation:
         self.server = PrivatePostgreSQL(self)
