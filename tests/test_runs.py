@@ -14,7 +14,7 @@ from ciapp.results import schema
 from ciapp.results.attempts import list_attempts
 from ciapp.results.database import Database, stored_text
 from ciapp.results.order import DEFERRED
-from ciapp.results.pinned import settled_pushes
+from ciapp.results.pinned import mark_unpinned, settled_pushes, unkept_commits
 from ciapp.results.pushes import NewPush, find_repository, has_push, record_push, seen_refs
 from ciapp.results.queue import count_queue, next_runs, release_runs, reserve_runs
 from ciapp.results.registration import check_name
@@ -329,6 +329,20 @@ class LedgerRules:
         self.assertEqual({}, settled_pushes(self.database, self.repository.id))
         save_report(self.database, run.id, self.report(run))
         self.assertEqual(1, len(settled_pushes(self.database, self.repository.id)))
+
+    def test_a_run_that_is_asked_for_again_is_kept_by_no_push_whose_pins_are_gone(self):
+        run = self.claimed_run()
+        save_report(self.database, run.id, self.report(run))
+        [push_id] = settled_pushes(self.database, self.repository.id)
+        self.assertEqual({}, unkept_commits(self.database, self.repository.id))
+        rerun(self.database, self.repository.id, run.commit)
+        self.assertEqual({}, unkept_commits(self.database, self.repository.id), "its push keeps it")
+        mark_unpinned(self.database, [push_id])
+        self.assertEqual({run.commit: run.parents}, unkept_commits(self.database, self.repository.id))
+        claim_run(self.database, run.id, attempt=2, worker="w")
+        self.assertEqual({run.commit: run.parents}, unkept_commits(self.database, self.repository.id))
+        cancel_run(self.database, run.id)
+        self.assertEqual({}, unkept_commits(self.database, self.repository.id))
 
     def test_a_task_id_names_repository_commit_run_and_attempt(self):
         run = self.claimed_run()

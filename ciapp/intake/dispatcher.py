@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from ciapp.errors import BrokerError, GitError, LedgerConflictError, LedgerError
 from ciapp.git import Repository
 from ciapp.intake.hook import is_removed
 from ciapp.intake.leases import Leases
-from ciapp.intake.pins import FOUND_RECORD, Orphans, drop_pins
+from ciapp.intake.pinning import Pinning
+from ciapp.intake.pins import FOUND_RECORD
 from ciapp.intake.presence import Presence
 from ciapp.intake.push import RefUpdate, changed_refs
 from ciapp.intake.recording import Change, policy_of, record_change
@@ -33,7 +34,6 @@ from ciapp.intake.spool import read_records
 from ciapp.logs import Absence
 from ciapp.results.database import Database, stored_text
 from ciapp.results.matrix import DEFAULT
-from ciapp.results.pinned import mark_unpinned, pinned_records, settled_pushes
 from ciapp.results.pushes import (
     KnownRepository,
     has_push,
@@ -77,7 +77,7 @@ class Dispatcher:
         self._leases = Leases(settings, database, clock)
         self._odd_refs: dict[int, dict[RefUpdate, float]] = {}
         self._reconciled_at: dict[int, float] = {}
-        self._orphans: defaultdict[int, Orphans] = defaultdict(Orphans)
+        self._pinning: dict[KnownRepository, Pinning] = {}
         self._retain_at = 0.0
         self._workers: list[Worker] = []  #: as of the last step
 
@@ -134,7 +134,7 @@ class Dispatcher:
         try:
             self.take_in(repository)
             self.reconcile(repository)
-            self.unpin(repository)
+            self._pins(repository).settle()
             self._trouble.pop(repository.id, None)
         except (GitError, OSError, LedgerError) as error:
             # Raises when the ledger itself is away, not just unwilling to take what this one brings.
@@ -167,7 +167,7 @@ class Dispatcher:
         if since < (SETTLE_S if odd else self._settings.reconcile_s):
             return
         self._reconciled_at[repository.id] = now
-        self.drop_orphans(repository)
+        self._pins(repository).look_again(now)
         current = {
             name: value
             for name, value in Repository(Path(repository.git_dir)).refs().items()
@@ -193,25 +193,8 @@ class Dispatcher:
             record_change(self._settings, self._database, repository, change)
             del self._odd_refs[repository.id]
 
-    def unpin(self, repository: KnownRepository) -> None:
-        """Let go of the tips of pushes whose runs have all ended."""
-        settled = settled_pushes(self._database, repository.id)
-        if not settled:
-            return
-        git = Repository(Path(repository.git_dir))
-        for record in settled.values():
-            drop_pins(git, record)
-        mark_unpinned(self._database, list(settled))
-
-    def drop_orphans(self, repository: KnownRepository) -> None:
-        """Let go of what was pinned for a push that was then not recorded."""
-        path = Path(repository.git_dir)
-
-        def records() -> Iterator[str]:
-            yield from (record.id for record in read_records(path))
-            yield from pinned_records(self._database, repository.id)
-
-        self._orphans[repository.id].drop(Repository(path), records, self._clock())
+    def _pins(self, repository: KnownRepository) -> Pinning:
+        return self._pinning.setdefault(repository, Pinning(self._database, repository))
 
     def retain(self) -> None:
         """Delete what the settings do not keep, a little at a time."""

@@ -113,6 +113,8 @@ def remove_hook(path: Path) -> list[str]:
         shutil.rmtree(git_dir / "ciapp")
     except OSError as error:
         raise _as_hook_error(git_dir, "removed", error) from error
+    # A dispatcher may have made some meanwhile, which from now on leaves the repository alone.
+    drop_all_pins(Repository(git_dir))
     lines = [f"hook of {note.name} removed from {git_dir}"]
     if restored:
         lines.append(f"git calls {restored} again, as before")

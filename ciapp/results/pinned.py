@@ -1,7 +1,8 @@
-"""Which pushes may have pins in their repository, which keep their commits from git's garbage collection.
+"""Which commits are to be kept from git's garbage collection, and which pushes do so.
 
 In:  a repository.
-Out: the records of those pushes, and of those whose runs have all ended.
+Out: the records of pushes that may have pins there, and of those whose runs have all ended; the commits of
+     runs that no push keeps any more: they were asked for once more, or the ledger is a restored one.
 """
 
 from __future__ import annotations
@@ -27,16 +28,38 @@ def settled_pushes(database: Database, repository_id: int) -> dict[int, str]:
         return {int(push_id): str(record) for push_id, record in connection.execute(query)}
 
 
-def pinned_records(database: Database, repository_id: int) -> list[str]:
-    """Records of the pushes whose tips may be pinned."""
-    query = select(schema.pushes.c.record).where(
+def pinned_pushes(database: Database, repository_id: int) -> dict[int, str]:
+    """Pushes whose tips may be pinned: id → record."""
+    query = select(schema.pushes.c.id, schema.pushes.c.record).where(
         schema.pushes.c.repository_id == repository_id, schema.pushes.c.pinned
     )
     with database.read() as connection:
-        return [str(record) for record in connection.scalars(query)]
+        return {int(push_id): str(record) for push_id, record in connection.execute(query)}
 
 
 def mark_unpinned(database: Database, push_ids: Sequence[int]) -> None:
     """Note that the pins of these pushes are gone from the repository."""
     with database.write() as connection:
         connection.execute(update(schema.pushes).where(schema.pushes.c.id.in_(push_ids)).values(pinned=False))
+
+
+def unkept_commits(database: Database, repository_id: int) -> dict[str, tuple[str, ...]]:
+    """Commits of unfinished runs whose push has no pins, each with its parents."""
+    runs, commits, pushes = schema.runs, schema.commits, schema.pushes
+    query = (
+        select(commits.c.commit, commits.c.parents)
+        .select_from(
+            runs.join(
+                commits,
+                (commits.c.repository_id == runs.c.repository_id) & (commits.c.commit == runs.c.commit),
+            ).outerjoin(pushes, pushes.c.id == runs.c.push_id)
+        )
+        .where(
+            runs.c.repository_id == repository_id,
+            # As in `ciapp.results.queue`: no index helps with "is not finished".
+            runs.c.state.in_((State.QUEUED, State.RUNNING)),
+            pushes.c.pinned.is_not(True),
+        )
+    )
+    with database.read() as connection:
+        return {commit: tuple(parents.split()) for commit, parents in connection.execute(query)}

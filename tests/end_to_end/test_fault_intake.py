@@ -34,10 +34,10 @@ STEPS = (
     ("after ciapp.intake.serve:send_runs",),
 )
 UNPIN_STEPS = (
-    "before ciapp.intake.dispatcher:drop_pins",
-    "after ciapp.intake.dispatcher:drop_pins",
-    "before ciapp.intake.dispatcher:mark_unpinned",
-    "after ciapp.intake.dispatcher:mark_unpinned",
+    "before ciapp.intake.pinning:drop_pins",
+    "after ciapp.intake.pinning:drop_pins",
+    "before ciapp.intake.pinning:mark_unpinned",
+    "after ciapp.intake.pinning:mark_unpinned",
 )
 #: Kills the hook, whichever of its subshells called; does the command's work before that, or not at all.
 KILLER = """#!/bin/sh
