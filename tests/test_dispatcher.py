@@ -25,9 +25,10 @@ from sqlalchemy import update
 from ciapp.errors import BrokerError, LedgerConflictError, LedgerError
 from ciapp.git import Repository
 from ciapp.intake import dispatcher, recording
-from ciapp.intake.dispatcher import SETTLE_S, TROUBLE_S, Dispatcher
+from ciapp.intake.dispatcher import TROUBLE_S, Dispatcher
 from ciapp.intake.leases import LOOK_COUNTS_S
 from ciapp.intake.pins import ORPHAN_S, pin
+from ciapp.intake.reconciliation import SETTLE_S
 from ciapp.intake.seats import FEWEST_UNDER_WAY
 from ciapp.intake.spool import SpoolRecord, read_records
 from ciapp.progress import log_line, why_waiting

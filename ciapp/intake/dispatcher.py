@@ -17,6 +17,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,21 +26,18 @@ from ciapp.git import Repository
 from ciapp.intake.hook import is_removed
 from ciapp.intake.leases import Leases
 from ciapp.intake.pinning import Pinning
-from ciapp.intake.pins import FOUND_RECORD
+from ciapp.intake.pins import FOUND_RECORD, drop_pins
 from ciapp.intake.presence import Presence
-from ciapp.intake.push import RefUpdate, changed_refs
-from ciapp.intake.recording import Change, policy_of, record_change
+from ciapp.intake.push import RefUpdate
+from ciapp.intake.reconciliation import Reconciliation
+from ciapp.intake.recording import Change, record_change
 from ciapp.intake.seats import Seats
 from ciapp.intake.spool import read_records
+from ciapp.intake.trouble import Troubles
 from ciapp.logs import Absence
-from ciapp.results.database import Database, stored_text
+from ciapp.results.database import Database
 from ciapp.results.matrix import DEFAULT
-from ciapp.results.pushes import (
-    KnownRepository,
-    has_push,
-    list_repositories,
-    seen_refs,
-)
+from ciapp.results.pushes import KnownRepository, has_push, list_repositories
 from ciapp.results.queue import count_queues, next_runs, release_runs, reserve_runs, unanswered_runs
 from ciapp.results.retention import purge, retention_of
 from ciapp.results.runs import Run, running_runs
@@ -50,7 +48,6 @@ logger = logging.getLogger(__name__)
 
 Send = Callable[[Sequence[Run]], None]
 IDLE_S, BUSY_S, TROUBLE_S = 1.0, 0.05, 2.0  #: pauses between steps
-SETTLE_S = 3.0  #: a ref must differ for so long before it counts as changed without a push
 RETAIN_EVERY_S, RETAIN_AGAIN_S = 300.0, 5.0  #: between looks for runs to purge, and while some are left
 RETAIN_WITHIN_S = 0.5  #: how long one purge keeps the other steps waiting
 
@@ -73,10 +70,9 @@ class Dispatcher:
         self._database = database
         self._send = send
         self._reach_broker = reach_broker
-        self._trouble: dict[int, str] = {}
+        self._troubles = Troubles(database, clock)
         self._leases = Leases(settings, database, clock)
-        self._odd_refs: dict[int, dict[RefUpdate, float]] = {}
-        self._reconciled_at: dict[int, float] = {}
+        self._reconciliations: dict[KnownRepository, Reconciliation] = {}
         self._pinning: dict[KnownRepository, Pinning] = {}
         self._retain_at = 0.0
         self._workers: list[Worker] = []  #: as of the last step
@@ -130,71 +126,70 @@ class Dispatcher:
         return self.send_waiting()
 
     def _serve(self, repository: KnownRepository) -> None:
-        """Do what is to be done for one repository; trouble with it is its own."""
-        try:
+        """Do what is to be done for one repository; trouble with one thing keeps nobody from the others."""
+        if repository not in self._pinning:
+            self._pinning[repository] = Pinning(self._database, repository)
+            self._reconciliations[repository] = Reconciliation(self._settings, self._database, repository)
+        with self._troubles.contained(repository, "records"):
             self.take_in(repository)
+        with self._troubles.contained(repository, "refs"):
             self.reconcile(repository)
-            self._pins(repository).settle()
-            self._trouble.pop(repository.id, None)
-        except (GitError, OSError, LedgerError) as error:
-            # Raises when the ledger itself is away, not just unwilling to take what this one brings.
-            self._database.revision()
-            self._say_trouble(repository, str(error))
-        except Exception as error:
-            # An edge like a task's: here somebody else's data begins, and a fault of ours that one repository
-            # brings out would end the dispatcher for all of the host, at each start again.
-            self._say_trouble(repository, f"{type(error).__name__}: {error}", error)
+        with self._troubles.contained(repository, "pins"):
+            self._pinning[repository].settle()
 
     def take_in(self, repository: KnownRepository) -> None:
-        """Bring a repository's spool records into the ledger, oldest first."""
+        """Bring a repository's spool records into the ledger, oldest first; what cannot be read waits."""
         for record in read_records(Path(repository.git_dir)):
-            if not has_push(self._database, repository.id, record.id):
-                change = Change(
-                    record=record.id,
-                    received_at=record.received_at,
-                    updates=record.updates,
-                    pusher=record.pusher,
-                    options=record.options,
-                )
-                record_change(self._settings, self._database, repository, change)
-            record.discard()
+            step = f"record {record.id}"
+            if not self._troubles.is_due(repository, step):
+                continue
+            with self._troubles.contained(repository, step):
+                if not has_push(self._database, repository.id, record.id):
+                    change = Change(
+                        record=record.id,
+                        received_at=record.received_at,
+                        updates=record.updates,
+                        pusher=record.pusher,
+                        options=record.options,
+                    )
+                    record_change(self._settings, self._database, repository, change)
+                record.discard()
 
     def reconcile(self, repository: KnownRepository) -> None:
-        """Find refs that changed without a spool record: a hook that was lost, or a change by hand."""
-        now = self._clock()
-        odd = self._odd_refs.get(repository.id, {})
-        since = now - self._reconciled_at.get(repository.id, -self._settings.reconcile_s)
-        if since < (SETTLE_S if odd else self._settings.reconcile_s):
+        """Find refs that changed without a spool record, and record that they did."""
+        now_s, reconciliation = self._clock(), self._reconciliations[repository]
+        if not reconciliation.is_due(now_s):
             return
-        self._reconciled_at[repository.id] = now
-        self._pins(repository).look_again(now)
-        current = {
-            name: value
-            for name, value in Repository(Path(repository.git_dir)).refs().items()
-            if policy_of(self._settings, repository.name, name) != "off"
-        }
-        seen = seen_refs(self._database, repository.id)
-        stored = {stored_text(name): name for name in current}
-        found = changed_refs(current, {stored.get(name, name): value for name, value in seen.items()})
-        self._odd_refs[repository.id] = {update: odd.get(update, now) for update in found}
-        # A push that is just going on has moved its refs and not yet written its record.
-        settled = tuple(one for one, at in self._odd_refs[repository.id].items() if now - at >= SETTLE_S)
-        if settled:
-            logger.warning(
-                "refs changed without a push", extra={"repo": repository.name, "refs": len(settled)}
-            )
-            digest = hashlib.sha256(repr(sorted(map(repr, settled))).encode("utf-8", "backslashreplace"))
-            moment = datetime.now(UTC)
-            change = Change(
-                record=f"{FOUND_RECORD}{moment:%Y%m%dT%H%M%S}-{digest.hexdigest()[:12]}",
-                received_at=moment,
-                updates=settled,
-            )
-            record_change(self._settings, self._database, repository, change)
-            del self._odd_refs[repository.id]
+        self._pinning[repository].look_again(now_s)
+        found = reconciliation.find(now_s)
+        due = [update for update in found if self._troubles.is_due(repository, f"ref {update.ref}")]
+        if len(due) > 1:
+            with suppress(GitError):  # one of them cannot be read, which is to keep nobody from the others
+                self._record_found(repository, due)
+                return
+        for update in due:
+            with self._troubles.contained(repository, f"ref {update.ref}"):
+                self._record_found(repository, [update])
 
-    def _pins(self, repository: KnownRepository) -> Pinning:
-        return self._pinning.setdefault(repository, Pinning(self._database, repository))
+    def _record_found(self, repository: KnownRepository, updates: Sequence[RefUpdate]) -> None:
+        digest = hashlib.sha256(repr(sorted(map(repr, updates))).encode("utf-8", "backslashreplace"))
+        moment = datetime.now(UTC)
+        change = Change(
+            record=f"{FOUND_RECORD}{moment:%Y%m%dT%H%M%S}-{digest.hexdigest()[:12]}",
+            received_at=moment,
+            updates=tuple(updates),
+        )
+        try:
+            record_change(self._settings, self._database, repository, change)
+        except GitError:
+            # What it has pinned is found again under another name.
+            drop_pins(Repository(Path(repository.git_dir)), change.record)
+            raise
+        fields = {"repo": repository.name, "refs": len(updates)}
+        logger.warning("refs changed without a push", extra=fields)
+        for update in updates:
+            self._reconciliations[repository].note_recorded(update)
+            self._troubles.forget(repository, f"ref {update.ref}")
 
     def retain(self) -> None:
         """Delete what the settings do not keep, a little at a time."""
@@ -242,13 +237,6 @@ class Dispatcher:
     def _repositories(self) -> list[KnownRepository]:
         known = list_repositories(self._database, self._settings.host_name)
         return [one for one in known if not is_removed(Path(one.git_dir))]
-
-    def _say_trouble(self, repository: KnownRepository, error: str, fault: Exception | None = None) -> None:
-        """Say what is wrong with a repository once, not at every step; where, if the fault is ours."""
-        if self._trouble.get(repository.id) != error:
-            self._trouble[repository.id] = error
-            fields = {"repo": repository.name, "error": error}
-            logger.error("repository cannot be served", extra=fields, exc_info=fault)
 
 
 def _is_served(environment: str, workers: Sequence[Worker]) -> bool:
