@@ -624,6 +624,20 @@ class TestRestart(DispatcherTest):
             self.step()
             self.assertEqual([(commit, 1)] * (sent + 1), self.sent)
 
+    def test_a_worker_that_comes_late_soon_gets_what_the_broker_has_lost_long_ago(self) -> None:
+        commit = self.pushed()
+        for _ in range(10):  # nobody answers for hours
+            self.step()
+            self.message_was_sent(queue.RESEND_AT_MOST_S + 1)
+        add_worker(self.database)
+        sent = len(self.sent)
+        self.message_was_sent(queue.RESEND_TO_IDLE_AT_MOST_S - 1)
+        self.step()
+        self.assertEqual(sent, len(self.sent), "it may be just reading it")
+        self.message_was_sent(queue.RESEND_TO_IDLE_AT_MOST_S + 1)
+        self.step()
+        self.assertEqual([(commit, 1)], self.sent[sent:])
+
     def message_was_sent(self, seconds_ago: float) -> None:
         moment = datetime.now(UTC) - timedelta(seconds=seconds_ago)
         with self.database.write() as connection:

@@ -34,6 +34,9 @@ RESEND_AFTER_S = 15.0  #: doubled with each message sent for one attempt
 #: of its queues, so a busy one may hold what an idle one could begin.
 RESEND_TO_IDLE_AFTER_S = 3.0
 RESEND_AT_MOST_S = 600.0
+#: The same for an idle worker: messages that it did not answer were mostly sent before it came, and one too
+#: many costs it a question to the ledger.
+RESEND_TO_IDLE_AT_MOST_S = 15.0
 
 
 class QueueCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,6 +241,8 @@ def unanswered_runs(database: Database, idle: Collection[str] = ()) -> list[Run]
 
 
 def _is_unanswered(run: Run, now: datetime, is_idle: bool) -> bool:
-    after_s = RESEND_TO_IDLE_AFTER_S if is_idle else RESEND_AFTER_S
-    patience_s = min(after_s * 2 ** min(run.sends - 1, 10), RESEND_AT_MOST_S)
+    after_s, at_most_s = RESEND_AFTER_S, RESEND_AT_MOST_S
+    if is_idle:
+        after_s, at_most_s = RESEND_TO_IDLE_AFTER_S, RESEND_TO_IDLE_AT_MOST_S
+    patience_s = min(after_s * 2 ** min(run.sends - 1, 10), at_most_s)
     return run.sent_at is not None and abs((now - run.sent_at).total_seconds()) >= patience_s
