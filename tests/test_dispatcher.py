@@ -30,12 +30,12 @@ from ciapp.intake.leases import LOOK_COUNTS_S
 from ciapp.intake.pins import ORPHAN_S, pin
 from ciapp.intake.reconciliation import SETTLE_S
 from ciapp.intake.seats import FEWEST_UNDER_WAY
-from ciapp.intake.spool import SpoolRecord, read_records
+from ciapp.intake.spool import SpoolRecord, read_records, spool_folder
 from ciapp.progress import log_line, why_waiting
 from ciapp.results import pushes, queue, schema
 from ciapp.results.database import Database
 from ciapp.results.history import commit_log
-from ciapp.results.order import DEFERRED
+from ciapp.results.order import BACKLOG, DEFERRED, TIP
 from ciapp.results.pushes import find_repository, record_push, seen_refs
 from ciapp.results.queue import count_queue
 from ciapp.results.report import State
@@ -310,6 +310,75 @@ class TestOrder(DispatcherTest):
 
         [run] = [each for each in self.runs() if each.commit == commit]
         self.assertEqual(("refs/heads/main", 2), (run.ref, run.priority))
+
+    def hold_back(self) -> Path:
+        """The one record, out of sight as that of a slow hook."""
+        [record] = self.records()
+        return record.rename(self.bare / record.name)
+
+    def let_in(self, record: Path) -> None:
+        record.rename(spool_folder(self.bare) / record.name)
+        self.step()
+
+    def priorities(self) -> dict[str, int]:
+        return {run.commit: run.priority for run in self.runs()}
+
+    def test_a_record_that_comes_late_does_not_move_its_ref_back(self) -> None:
+        [base, middle, first] = self.commits(3)
+        self.tree.push(f"{base}:refs/heads/main")
+        self.step()
+        self.tree.push("main")
+        late = self.hold_back()
+        [second] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        self.let_in(late)
+
+        self.assertEqual({"refs/heads/main": second}, seen_refs(self.database, 1))
+        wanted = {base: BACKLOG, middle: BACKLOG, first: BACKLOG, second: TIP}
+        self.assertEqual(wanted, self.priorities())
+        self.assertEqual([], self.records())
+
+    def test_what_a_superseding_ref_has_left_when_its_record_comes_is_deferred(self) -> None:
+        self.set_repository(supersede=["refs/heads/wip/*"])
+        self.commits(1)
+        self.tree.push("main:wip/a")
+        self.step()
+        [first] = self.commits(1)
+        self.tree.push("main:wip/a")
+        late = self.hold_back()
+        self.tree.git("reset", "--quiet", "--hard", "HEAD~1")
+        [second] = self.commits(1, "Instead")
+        git(self.bare, "fetch", "--quiet", str(self.tree.path), "+main:wip/a")  # its own hook is lost
+        for _ in range(3):
+            self.pass_time(RECONCILE_S)
+            self.step()
+        self.let_in(late)
+
+        self.assertEqual({"refs/heads/wip/a": second}, seen_refs(self.database, 1))
+        self.assertEqual((DEFERRED, TIP), (self.priorities()[first], self.priorities()[second]))
+
+    def test_records_that_come_late_of_a_branch_that_came_and_went_change_nothing(self) -> None:
+        [base] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        [side] = self.commits(1)
+        self.tree.push("main:side")
+        made = self.hold_back()
+        self.tree.push("--delete", "side")
+        self.step()
+        self.let_in(made)
+        self.assertEqual({"refs/heads/main": base}, seen_refs(self.database, 1))
+        self.assertEqual([base, side], self.commits_with_run())
+
+        self.tree.push("main:side")
+        self.step()
+        self.tree.push("--delete", "side")
+        deleted = self.hold_back()
+        self.tree.push("main:side")
+        self.step()
+        self.let_in(deleted)
+        self.assertEqual({"refs/heads/main": base, "refs/heads/side": side}, seen_refs(self.database, 1))
 
     def finish_sent(self) -> None:
         """Workers have done what they were sent."""

@@ -100,6 +100,23 @@ def lost_updates(updates: Iterable[RefUpdate], seen: Collection[str]) -> list[Re
     ]
 
 
+def late_updates(
+    repository: Repository, updates: Sequence[RefUpdate], seen: Mapping[str, str]
+) -> list[RefUpdate]:
+    """The updates whose ref has moved on, to what the ledger has `seen` of it: they are told late.
+
+    Nobody says when a ref had which value. But a ref that is where it was seen, and not where an update led,
+    has had that value before.
+    """
+    found = repository.objects([one.ref for one in updates])
+    current = {one.ref: named.id if named else "" for one, named in zip(updates, found, strict=True)}
+    return [
+        one
+        for one in updates
+        if current[one.ref] == seen.get(one.ref, "") != ("" if one.new in NULL_IDS else one.new)
+    ]
+
+
 def changed_refs(current: Mapping[str, str], seen: Mapping[str, str]) -> list[RefUpdate]:
     """The updates that lead from the values seen to the current ones, sorted; our own refs left out."""
     updates = []

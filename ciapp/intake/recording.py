@@ -17,8 +17,16 @@ import msgspec
 from ciapp.git import Commit, Repository
 from ciapp.intake.matrix import Matrix
 from ciapp.intake.pins import pin
-from ciapp.intake.push import RefUpdate, lost_updates, new_commits, peeled_tags, tips, untestable
-from ciapp.results.database import Database
+from ciapp.intake.push import (
+    RefUpdate,
+    late_updates,
+    lost_updates,
+    new_commits,
+    peeled_tags,
+    tips,
+    untestable,
+)
+from ciapp.results.database import Database, stored_text
 from ciapp.results.pushes import KnownRepository, NewPush, Recorded, record_push, seen_refs
 from ciapp.results.reruns import rerun_tested
 from ciapp.settings import RefPolicy, Settings
@@ -54,11 +62,15 @@ def record_change(
     """Write what a change brought; recording it again changes nothing."""
     # What a ref that is off brought stays new: another ref may bring it again, to be tested.
     updates = [one for one in change.updates if policy_of(settings, repository.name, one.ref) != "off"]
-    seen = set(seen_refs(database, repository.id).values())
-    changed, refs = updates, {one.ref: one.new for one in updates}
-    updates = [*lost_updates(updates, seen), *updates]
-    tip_only = [one for one in updates if policy_of(settings, repository.name, one.ref) == "tip"]
     git = Repository(Path(repository.git_dir))
+    seen_of = seen_refs(database, repository.id)
+    seen = set(seen_of.values())
+    late = late_updates(git, updates, {one.ref: seen_of.get(stored_text(one.ref), "") for one in updates})
+    changed, refs = updates, {one.ref: one.new for one in updates}
+    lost = lost_updates(updates, seen)
+    now = tips(git, [one for one in updates if one not in late])
+    updates = [*lost, *updates]
+    tip_only = [one for one in updates if policy_of(settings, repository.name, one.ref) == "tip"]
     for ref, said in untestable(git, updates).items():
         logger.info("nothing to test", extra={"repo": repository.name, "ref": ref, "reason": said})
     named = tips(git, updates)
@@ -75,6 +87,8 @@ def record_change(
         refs=refs,
         peeled=peeled_tags(git, [one for one in changed if one.new not in named]),
         tips=named,
+        late=frozenset(one.ref for one in late),
+        left=frozenset(named.keys() - now.keys()),
         tested=_tested(git, updates, tip_only, seen, change.options),
         environments=Matrix(settings, repository).environments,
         fresh=fresh,

@@ -19,7 +19,7 @@ from ciapp.git import NULL_IDS, Commit
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
 from ciapp.results.matrix import DEFAULT
-from ciapp.results.order import BACKLOG, TIP, put_in_order
+from ciapp.results.order import BACKLOG, DEFERRED, TIP, put_in_order
 from ciapp.results.report import State
 from ciapp.results.restores import token_floor
 
@@ -56,7 +56,11 @@ class NewPush(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[str, ...] = ()
     refs: Mapping[str, str]  #: every ref it changed → its new value; a null id for a deleted ref
     peeled: Mapping[str, str] = {}  #: of those, the ones that name an annotated tag → the commit behind it
-    tips: Mapping[str, tuple[str, ...]]  #: commit → the refs that now name it
+    tips: Mapping[str, tuple[str, ...]]  #: commit → the refs that it was a value of
+    late: frozenset[str] = (
+        frozenset()
+    )  #: refs that have moved on, to what the ledger has seen of them already
+    left: frozenset[str] = frozenset()  #: of the tips, those that all their refs have left: no longer urgent
     tested: frozenset[str] | None = None  #: of the new commits, those to test; None: all of them
     environments: EnvironmentsOf = default_alone
     superseding: frozenset[str] = frozenset()  #: refs of which only the newest value is urgent
@@ -131,9 +135,12 @@ def record_push(
 
     Commits and runs that are there already stay as they are, and a commit whose run was purged gets no
     other one. But the order changes: unstarted runs that an earlier push of the same ref asked for move back
-    to the backlog, those of a superseding ref behind everything else; what is a tip now comes first.
+    to the backlog, those of a superseding ref behind everything else; what is a tip now comes first. A push
+    that is told late changes nothing of that.
     """
     refs = {stored_text(name): value for name, value in push.refs.items()}
+    moved = {name: value for name, value in push.refs.items() if name not in push.late}
+    current = {commit: named for commit, named in push.tips.items() if commit not in push.left}
     with database.write() as connection:
         added = connection.execute(
             database.insert_new(schema.pushes)
@@ -149,13 +156,14 @@ def record_push(
         ).scalar()
         if added is None:
             return Recorded(push_id=0)
-        put_in_order(connection, repository_id, push.refs, push.tips, push.superseding)
+        put_in_order(connection, repository_id, moved, current, push.superseding)
         ref = next(iter(refs)) if len(refs) == 1 else ""
         new_commits = new_runs = 0
         for batch in _batches(commits):
             new_commits += _insert_commits(database, connection, repository_id, push, batch)
             new_runs += _insert_runs(database, connection, repository_id, int(added), ref, push, batch)
-        store_refs(database, connection, repository_id, refs, push.peeled)
+        peeled = {name: commit for name, commit in push.peeled.items() if name in moved}
+        store_refs(database, connection, repository_id, moved, peeled)
         return Recorded(push_id=int(added), commits=new_commits, runs=new_runs)
 
 
@@ -203,6 +211,8 @@ def _insert_runs(
         for commit in batch
         if commit.id not in purged and (push.tested is None or commit.id in push.tested)
     ]
+    # What a superseding ref has left already is behind everything else, as if it had come in time.
+    behind = DEFERRED if push.refs and push.refs.keys() <= push.late & push.superseding else BACKLOG
     rows, floor = [], token_floor(connection)
     for commit, environments in zip(tested, push.environments(tested) if tested else (), strict=True):
         tip_refs = push.tips.get(commit.id, ())
@@ -213,7 +223,7 @@ def _insert_runs(
                 environment=environment,
                 push_id=push_id,
                 ref=ref or (stored_text(tip_refs[0]) if tip_refs else ""),
-                priority=TIP if commit.id in push.tips else BACKLOG,
+                priority=TIP if commit.id in push.tips and commit.id not in push.left else behind,
                 queued_at=now,
                 token=floor,
                 fresh=push.fresh,
