@@ -17,6 +17,7 @@ from types import FrameType
 import msgspec
 
 from tests.drill.brokers import open_broker
+from tests.drill.complaints import find_complaints
 from tests.drill.databases import open_backend
 from tests.drill.history import make_history
 from tests.drill.judgement import Judged, judge_end, judge_idle, judge_ledger, judge_pushes, survivors
@@ -105,6 +106,7 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
     judged = judge_ledger(stage, oracle.verdicts())
     judged.violations += judge_pushes(pushers.samples) + violations
     judged.violations += judge_end(stage) + stage.violations
+    judged.violations += find_complaints(stage.logs())
     for note in stage.notes:
         say(note)
     if judged.violations:

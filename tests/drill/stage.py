@@ -46,7 +46,9 @@ DISK_MIB = 512
 PUSHES_AT_ONCE = 16  #: at most
 RESTART_AFTER_S = 0.3
 LOOK_EVERY_S = 0.1
-AWAY_STATUS = 3  #: a service that starts while the database is away or its disk full says so, and ends
+#: A service that starts while the database is away or its disk full says so, and ends. A fault of ciapp's own
+#: ends with another; what Celery makes the same of is found in the logs, by `tests.drill.complaints`.
+AWAY_STATUS = 3
 REPOSITORY, TWIN = "team", "twin"
 
 
@@ -216,6 +218,10 @@ class Stage:
     def states(self) -> list[Path]:
         """Every state folder."""
         return [self.state, *sorted(self.ci.folder.glob("state-of-worker-*"))]
+
+    def logs(self) -> list[Path]:
+        """What each service has said, and the last dispatcher that a hook has started."""
+        return sorted([*self.ci.folder.glob("*.log"), *self.bare.glob("ciapp/*.log")])
 
     @property
     def _is_embedded(self) -> bool:
