@@ -20,6 +20,7 @@ from tests.drill.brokers import open_broker
 from tests.drill.complaints import find_complaints
 from tests.drill.databases import open_backend
 from tests.drill.history import make_history
+from tests.drill.hosts import Hosts
 from tests.drill.judgement import Judged, judge_end, judge_idle, judge_ledger, judge_pushes, survivors
 from tests.drill.lanes import Lanes
 from tests.drill.oracle import Oracle
@@ -75,14 +76,19 @@ class Result(msgspec.Struct):
 def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
     """A drill from its first push to its last process; `holder` ends what it started."""
     started_s = time.monotonic()
-    broker, backend = open_broker(holder, options.broker), open_backend(holder, options.backend)
-    stage = Stage(holder, broker, backend)
+    hosts = Hosts(holder, options.hosts) if options.hosts else None
+    broker = open_broker(holder, options.broker, hosts.broker if hosts else None)
+    backend = open_backend(holder, options.backend, hosts.database if hosts else None)
+    if hosts:
+        hosts.join()
+    stage = Stage(holder, broker, backend, hosts)
     stage.ci.is_kept = options.keep
     striking = Striking(stage)
     strikes = {
         "processes": striking.processes,
         "services": striking.services,
         "machine": striking.machine,
+        "network": striking.network,
     }
     kinds = {lane: sorted(found) for lane, found in strikes.items() if found}
     plan = make_plan(options.seed, options.commits, options.clones, kinds, options.faults)
@@ -145,8 +151,14 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--faults", type=float, default=1.0, help="how many, 1 being the usual number; 0: none"
     )
+    parser.add_argument(
+        "--hosts", type=int, default=0, help="of workers, in a network with git host, broker and database"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the folder, with logs and ledger")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.hosts and (options.broker == "embedded" or options.backend == "sqlite"):
+        parser.error("--hosts takes a broker and a database that many hosts can reach")
+    return options
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ from kombu import Connection, Queue
 from ciapp.celery import QUEUE, make_app, run_queue
 from ciapp.results.runs import Run, task_id
 from ciapp.settings import Settings
+from tests.support.network import Host
 from tests.support.servers import RABBITMQ_HOME, PrivateRabbitMQ, PrivateRedis, PrivateServer
 
 STATISTICS_AGE_S = 6.0  #: RabbitMQ counts what quorum queues hold every 5 s
@@ -245,14 +246,14 @@ class GivenBroker(Broker):
         self.url = url
 
 
-def open_broker(holder: unittest.TestCase, name: str) -> Broker:
-    """The broker that a command line names; `holder` ends what is started for it."""
+def open_broker(holder: unittest.TestCase, name: str, host: Host | None = None) -> Broker:
+    """The broker that a command line names; `holder` ends what is started for it, on that host."""
     if name == "embedded":
         return EmbeddedBroker()
     if name == "redis":
-        return RedisBroker(PrivateRedis(holder))
+        return RedisBroker(PrivateRedis(holder, host))
     if name == "rabbitmq":
-        return RabbitmqBroker(PrivateRabbitMQ(holder))
+        return RabbitmqBroker(PrivateRabbitMQ(holder, host))
     return GivenBroker(name)
 
 

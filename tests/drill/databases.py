@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 
 from tests.drill.brokers import Strike
+from tests.support.network import Host
 from tests.support.servers import PrivatePostgreSQL
 
 DROP = (
@@ -88,10 +89,10 @@ class PostgresqlBackend(Backend):
             connection.rollback()
 
 
-def open_backend(holder: unittest.TestCase, name: str) -> Backend:
-    """The database that a command line names; `holder` ends what is started for it."""
+def open_backend(holder: unittest.TestCase, name: str, host: Host | None = None) -> Backend:
+    """The database that a command line names; `holder` ends what is started for it, on that host."""
     if name == "sqlite":
         return SqliteBackend()
     if name == "postgresql":
-        return PostgresqlBackend(PrivatePostgreSQL(holder))
+        return PostgresqlBackend(PrivatePostgreSQL(holder, host))
     return Backend(name)

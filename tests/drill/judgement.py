@@ -33,6 +33,7 @@ HOOK_SHARE = 1.6
 NEIGHBOURS_S = 10.0  #: twins of pushes so near say how loaded the machine was
 OLD_S = 2 * 3600.0
 UNFINISHED = (".lock", ".new", ".old", ".part", ".draft")
+NAME_SERVER = "/epmd -daemon"  #: of RabbitMQ, which starts it and leaves it behind
 SHOWN = 3  #: differences of one report, and files of one kind
 
 
@@ -161,7 +162,11 @@ def judge_end(stage: Stage) -> list[str]:
     """What is left over once the services have ended; private servers still run."""
 
     def look() -> list[str]:
-        found = [f"process {pid} is still there: {words}" for pid, words in survivors(stage.server_pids())]
+        found = [
+            f"process {pid} is still there: {words}"
+            for pid, words in survivors(stage.server_pids())
+            if NAME_SERVER not in words
+        ]
         for folder in (stage.bare, *stage.states()):
             found += [f"{file} is still there" for file in _leftovers(folder)]
         temporary = [file for state in stage.states() for file in state.glob("tmp/*/")]

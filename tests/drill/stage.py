@@ -26,9 +26,11 @@ from ciapp.results.runs import Run, find_runs
 from ciapp.settings import load_settings
 from tests.drill.brokers import Broker
 from tests.drill.databases import Backend
+from tests.drill.hosts import Hosts
 from tests.support.clocks import Clock
 from tests.support.disks import SmallDisk
 from tests.support.installation import Installation
+from tests.support.network import Host
 from tests.support.servers import free_port
 
 LEASE_S = 4.0
@@ -55,10 +57,13 @@ REPOSITORY, TWIN = "team", "twin"
 class Service:
     """A process of ciapp's that is to run."""
 
-    def __init__(self, ci: Installation, name: str, *words: str, **variables: str) -> None:
+    def __init__(
+        self, ci: Installation, name: str, *words: str, host: Host | None = None, **variables: str
+    ) -> None:
         self.name = name
         self._ci = ci
         self._words = words
+        self._host = host
         self._variables = variables
         self._is_wanted = True
         self._struck: set[int] = set()  # processes that the drill has ended
@@ -97,7 +102,7 @@ class Service:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self.starts += 1
-        return self._ci.start(*self._words, log=self.name, **self._variables)
+        return self._ci.start(*self._words, log=self.name, host=self._host, **self._variables)
 
     def _last_words(self) -> str:
         lines = (self._ci.folder / f"{self.name}.log").read_text(errors="replace").strip().splitlines()
@@ -121,12 +126,16 @@ class RunsSeen(msgspec.Struct, frozen=True):
 
 
 class Stage:
-    """A ciapp that runs."""
+    """A ciapp that runs, on one machine or with each part on a host of its own."""
 
-    def __init__(self, holder: unittest.TestCase, broker: Broker, backend: Backend) -> None:
+    def __init__(
+        self, holder: unittest.TestCase, broker: Broker, backend: Backend, hosts: Hosts | None
+    ) -> None:
         self._holder = holder
-        self.broker, self.backend = broker, backend
-        self.ci = Installation(holder, *SETTINGS, broker=broker.url, database=backend.url)
+        self.broker, self.backend, self.hosts = broker, backend, hosts
+        self._clone_url = f"git://{hosts.git.address}/{REPOSITORY}.git" if hosts else ""
+        settings = (*SETTINGS, f"[repository.{REPOSITORY}]", f'clone_url = "{self._clone_url}"')
+        self.ci = Installation(holder, *settings, broker=broker.url, database=backend.url)
         # What is left in the folder of temporary files is to be seen.
         self.temporary = self.ci.folder / "tmp"
         self.temporary.mkdir()
@@ -142,6 +151,7 @@ class Stage:
         self.notes: list[str] = []
         self.services: dict[str, Service] = {}
         self.disks: list[SmallDisk] = []
+        self._daemon: subprocess.Popen[bytes] | None = None
         #: Held by whoever stops and starts the private servers.
         self.servers = threading.Lock()
         #: One of it for each push, all for `git gc`, whose removal of empty folders makes git refuse pushes.
@@ -184,13 +194,17 @@ class Stage:
         """Start the services, and watch the runs of these commits."""
         self._commits = commits
         port = f"--port={free_port()}"
+        if self.hosts:
+            self._serve_repositories(self.hosts.git)
         self.services["dispatcher"] = Service(self.ci, "dispatcher", "dispatcher")
-        for number in range(1, WORKERS + 1):
+        for number in self._worker_numbers:
             name = f"worker-{number}"
             words = ("worker", "-n", f"{name}@%h", f"--concurrency={SLOTS}")
             # The embedded broker is in the state folder; others are there for workers on many hosts.
             own = {} if self._is_embedded else {"CIAPP_STATE_DIR": str(self.state_of(number))}
-            self.services[name] = Service(self.ci, name, *words, **own)
+            own |= {"CIAPP_HOST": name} if self.hosts else {}
+            host = self.hosts.workers[number - 1] if self.hosts else None
+            self.services[name] = Service(self.ci, name, *words, host=host, **own)
         self.services["monitor"] = Service(self.ci, "monitor", "monitor", port)
         for thread in self._threads:
             thread.start()
@@ -224,11 +238,15 @@ class Stage:
         return sorted([*self.ci.folder.glob("*.log"), *self.bare.glob("ciapp/*.log")])
 
     @property
+    def _worker_numbers(self) -> range:
+        return range(1, 1 + (len(self.hosts.workers) if self.hosts else WORKERS))
+
+    @property
     def _is_embedded(self) -> bool:
         return self.broker.url.startswith("embedded")
 
     def _states_to_be(self) -> list[Path]:
-        own = [] if self._is_embedded else [self.state_of(number) for number in range(1, WORKERS + 1)]
+        own = [] if self._is_embedded else [self.state_of(number) for number in self._worker_numbers]
         return [self.state, *own]
 
     def _new_clock(self) -> Clock | None:
@@ -249,6 +267,14 @@ class Stage:
                 service.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.violations.append(f"{service.name} did not end within 60 s of SIGTERM")
+        if self._daemon is not None:
+            self._daemon.terminate()
+            self._daemon.wait(60)
+
+    def _serve_repositories(self, host: Host) -> None:
+        """git's own protocol, for workers elsewhere."""
+        daemon = ("git", "daemon", f"--base-path={self.ci.folder}", "--export-all", "--reuseaddr")
+        self._daemon = self.ci.start_program(*daemon, f"--listen={host.address}", log="git-daemon")
 
     def _keep(self) -> None:
         ended_at: dict[str, float] = {}

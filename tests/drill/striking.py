@@ -40,6 +40,9 @@ COSTLY = {
     "connections dropped",
     "disk full",
     "machine restarted",
+    "worker cut off from database",
+    "worker cut off from git host",
+    "worker cut off from all",
 }
 
 
@@ -76,6 +79,7 @@ class Striking:
             "disk full": self._fill_disk,
             "clock set back": self._set_clock_back,
         }
+        self.network = stage.hosts.faults(LEASE_S) if stage.hosts else {}
 
     def _strike_service(self, strike: Strike, fault: PlannedFault) -> None:
         with self._stage.servers:

@@ -87,9 +87,10 @@ class Network:
     def _remove(self) -> None:
         for namespace in self._namespaces:
             pids = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, check=False).stdout
-            for pid in pids.split():  # RabbitMQ's name server outlives RabbitMQ
-                with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+            for pid in map(int, pids.split()):  # RabbitMQ's name server outlives RabbitMQ
+                if pid != os.getpid():  # who may have joined it
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             subprocess.run(["ip", "netns", "delete", namespace], capture_output=True, check=False)
 
     @staticmethod
