@@ -31,6 +31,7 @@ from ciapp.results.runs import find_runs
 from ciapp.results.store import report_on
 from ciapp.services import Services
 from ciapp.settings import load_settings
+from ciapp.testing.sandbox import check_level
 
 AUTHOR = ("ciapp demo", "demo@localhost")
 RESULT_WITHIN_S = 60.0
@@ -81,6 +82,7 @@ def run_demo(*, keep: bool) -> None:
 
 def _show(folder: Path, environment: Mapping[str, str]) -> None:
     settings = load_settings()
+    check_level(settings.sandbox, settings.state_path)
     database = Database(settings.database)
     database.migrate()
     bare, work = folder / "team.git", folder / "team"
@@ -161,6 +163,7 @@ def _step(text: str) -> None:
 def _embedded_settings(folder: Path) -> Iterator[dict[str, str]]:
     """Settings of the demo's own, for this process and for those it starts."""
     before = {name: value for name, value in os.environ.items() if name.startswith("CIAPP_")}
+    before.pop("CIAPP_SANDBOX", None)  # who starts it says under what level, as everywhere
     for name in before:
         del os.environ[name]
     config = folder / "ciapp.toml"

@@ -34,7 +34,7 @@ from ciapp.results.workers import list_workers, served
 from ciapp.settings import EMBEDDED_BROKER, Settings, settings_file
 from ciapp.show import named_versions
 from ciapp.testing.interpreters import find_interpreters
-from ciapp.testing.sandbox import describe_level, find_level
+from ciapp.testing.sandbox import check_level, describe_level
 
 OLDEST_GIT = (2, 30)
 LOW_DISK_MIB = 1024
@@ -140,7 +140,7 @@ def _check_disk(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_sandbox(settings: Settings) -> Iterator[Finding]:
-    level = find_level(settings.sandbox)
+    level = check_level(settings.sandbox, settings.state_path)
     fact = describe_level(level, settings.state_path)
     if level.reason:
         yield Finding("sandbox", Mark.WARN, fact, "install bubblewrap, or mend what the reason says")

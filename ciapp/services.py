@@ -26,6 +26,7 @@ from typing import IO
 
 from ciapp.errors import SettingsError, UsageError
 from ciapp.settings import Settings
+from ciapp.testing.sandbox import check_level
 
 logger = logging.getLogger(__name__)
 PR_SET_PDEATHSIG = 1
@@ -137,8 +138,10 @@ class Services:
 def run_services(settings: Settings, *, concurrency: int | None, port: int | None, monitor: bool) -> int:
     """Run them until SIGINT or SIGTERM; a second one cuts tests in flight short. Returns the exit code.
 
-    Raises UsageError when they run already, or what they were told cannot be done.
+    Raises UsageError when they run already, or what they were told cannot be done; SandboxError when tests
+    cannot be held as the settings say.
     """
+    check_level(settings.sandbox, settings.state_path)
     port = settings.monitor_port if port is None else port
     with _take_lock(settings.state_path):
         if monitor:

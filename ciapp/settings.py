@@ -101,7 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     concurrency: int = 0  #: worker slots of `ciapp up` and `ciapp worker`; 0: one per processor
     #: Pythons of this host that commits may name: versions, "3.13"; paths of programs; "auto": all it has
     pythons: list[str] = msgspec.field(default_factory=lambda: [ALL_PYTHONS])
-    sandbox: Literal["auto", "required", "off"] = "auto"
+    sandbox: Literal["auto", "required", "off", "off-as-root"] = "auto"
     lease_s: float = 30.0  #: a running worker that is silent for so long has lost its run
     attempts: int = 3  #: tries at one run before it ends as infra-error
     reconcile_s: float = 30.0  #: how often the dispatcher compares refs with the ledger

@@ -34,7 +34,7 @@ from ciapp.results.runs import lose_attempt, running_runs
 from ciapp.results.workers import BEAT_EVERY_S, Worker, worker_has_left, worker_is_here
 from ciapp.testing.environment import default_python
 from ciapp.testing.interpreters import find_interpreters
-from ciapp.testing.sandbox import sandbox_level
+from ciapp.testing.sandbox import check_level, sandbox_level
 from ciapp.testing.temporary import sweep_folders, use_own_folder
 
 logger = logging.getLogger(__name__)
@@ -143,11 +143,12 @@ def keep_temporary_files_apart(**_: Any) -> None:
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
 def start_only_where_it_can_work(sender: str, **_: Any) -> None:
-    """End with a sentence where ledger or broker do not let us in, or another worker has our name.
+    """End with a sentence where ledger or broker do not let us in, tests cannot be held, or our name is taken.
 
     Later, Celery would take a SystemExit for its own.
     """
     try:
+        check_level(settings.sandbox, settings.state_path)
         Database(settings.database).migrate()
         end_if_refused(settings)
         _node.append(take_name(sender, settings.state_path, Database(settings.database)))

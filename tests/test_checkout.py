@@ -12,7 +12,7 @@ from ciapp.settings import Limits
 from ciapp.testing.checkout import check_out
 from ciapp.testing.sandbox import SandboxSetting
 from tests.support.git_repositories import WorkTree, new_folder
-from tests.support.sandboxes import HAS_BUBBLEWRAP, Place, run_python, tree_of
+from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK, Place, run_python, tree_of
 
 ROOT = os.geteuid() == 0
 
@@ -443,7 +443,7 @@ class TestNothingIsLeft(TestCheckout):
 
 
 class TestNothingIsLeftAtTheWeakLevel(TestNothingIsLeft):
-    setting = "off"
+    setting = WEAK
 
 
 class TestCommitsThatAttackGit(TestCheckout):

@@ -17,7 +17,7 @@ from ciapp.testing.environment import default_python
 from ciapp.testing.interpreters import minor_version
 from tests.support.git_repositories import ENVIRONMENT, git, new_folder
 from tests.support.samples import find_pythons
-from tests.support.sandboxes import HAS_BUBBLEWRAP, processes_with, tree_of, wait_until
+from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK, processes_with, tree_of, wait_until
 from tests.support.services import need
 
 OWN = minor_version(default_python().version)
@@ -128,7 +128,7 @@ class RunFacts(Desk):
 
         document = json.loads(said.out)
         self.assertEqual(("failed", {"passed": 2, "failed": 1}), (document["status"], document["counts"]))
-        self.assertEqual(self.sandbox == "off", document["sandbox"] == "limits")
+        self.assertEqual(self.sandbox == WEAK, document["sandbox"] == "limits")
         self.assertIn("FAILED (failures=1)", said.err)
         self.assertEqual("3", ElementTree.parse(junit).getroot().get("tests"))
 
@@ -164,7 +164,20 @@ class TestRunInBubblewrap(RunFacts):
 
 
 class TestRunUnderLimits(RunFacts):
+    sandbox = WEAK
+
+
+@unittest.skipUnless(os.geteuid() == 0, "nobody but root is root")
+class TestRoot(Desk):
     sandbox = "off"
+
+    def test_nothing_is_tested_as_root_unless_a_setting_says_so(self) -> None:
+        self.write({"tests/test_app.py": RED_AND_GREEN, "kept.txt": ""})
+        self.home.chmod(0o700)
+        said = self.ciapp("run", code=3)
+        self.assertRegex(said.err, r"^.*tests would be root on this host, .*; install bubblewrap, .*\n$")
+        self.environ["CIAPP_SANDBOX"] = WEAK
+        self.assertIn("the tests were root on this host", self.ciapp("run", code=1).out)
 
 
 del RunFacts
@@ -318,10 +331,7 @@ class TestTelling(Desk):
         self.assertEqual(2, self.ciapp("run", "nowhere").code)
         self.write({".ciapp.toml": ""})
         said = self.ciapp("run", "--python", "3.7", code=2)
-        self.assertRegex(said.err, r"ciapp: .*3\.7.*; install one\n")
-
-    def test_a_state_folder_that_cannot_be_used_is_ours(self) -> None:
-        self.write({"tests/test_app.py": RED_AND_GREEN})
+        self.assertRegex(said.err, r"^.*tests would be root on this host, .*; install bubblewrap, .*\n$")
         self.environ["CIAPP_STATE_DIR"] = str(self.project / "tests" / "test_app.py")
 
         said = self.ciapp("run", code=3)

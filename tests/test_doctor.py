@@ -143,12 +143,22 @@ class TestDoctor(unittest.TestCase):
         programs.mkdir()
         (programs / "git").symlink_to(shutil.which("git"))
         self.ci.environment["PATH"] = str(programs)
+        self.set('sandbox = "off-as-root"')
         said = self.examine(0)["sandbox"]
         self.assertEqual(
             ("warn", "install bubblewrap, or mend what the reason says"), (said.mark, said.advice)
         )
         self.set('sandbox = "required"')
         self.assertEqual("FAIL", self.examine(3)["sandbox"].mark)
+
+    @unittest.skipUnless(os.geteuid() == 0, "nobody but root is root")
+    def test_tests_that_would_be_root_are_red(self) -> None:
+        self.ci.folder.chmod(0o700)
+        self.set('sandbox = "off"')
+        said = self.examine(3)["sandbox"]
+        self.assertEqual("FAIL", said.mark)
+        self.assertIn("tests would be root on this host", said.fact)
+        self.assertIn('sandbox = "off-as-root"', said.advice)
 
     def test_a_hook_that_is_gone_or_cannot_start_ciapp_is_red(self) -> None:
         self.ci.make_repository()

@@ -12,7 +12,7 @@ from pathlib import Path
 from ciapp.results.report import Findings, Status
 from ciapp.settings import Limits
 from tests.support.samples import SAMPLES, run_project
-from tests.support.sandboxes import PYTHON, Place
+from tests.support.sandboxes import PYTHON, WEAK, Place
 
 FILE = Path("hostile_forges_events", "tests", "test_forged.py")
 TESTS = ("test_forged.TestForged.test_1", "test_forged.TestForged.test_2")
@@ -103,6 +103,6 @@ class TestForgedEvents(unittest.TestCase):
 class TestWeakLevel(TestForgedEvents):
     @classmethod
     def setUpClass(cls) -> None:
-        cls.place = Place(cls, "off")
+        cls.place = Place(cls, WEAK)
         text = (SAMPLES / FILE).read_text("utf-8")
         cls.sandbox = cls.place.open(cls.place.commit({"tests/test_forged.py": text}))

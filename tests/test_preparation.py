@@ -25,7 +25,7 @@ from ciapp.testing.preparation import Environment, prepare_environment
 from ciapp.testing.program import run_program
 from tests.support.git_repositories import new_folder
 from tests.support.package_index import PackageIndex, project_files, wheel
-from tests.support.sandboxes import HAS_BUBBLEWRAP, Place, processes_with
+from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK, Place, processes_with
 from tests.support.services import need
 
 ONCE = {"UV_HTTP_RETRIES": "0"}
@@ -576,8 +576,8 @@ class TestSource(PreparationCase):
 class TestWithoutBubblewrap(PreparationCase):
     def setUp(self):
         super().setUp()
-        self.settings = msgspec.structs.replace(self.settings, sandbox="off")
-        self.place.setting = "off"
+        self.settings = msgspec.structs.replace(self.settings, sandbox=WEAK)
+        self.place.setting = WEAK
 
     def test_a_project_is_editable_there_too(self):
         with self.prepared(project_files(pyproject='dependencies = ["alpha"]\n')) as environment:

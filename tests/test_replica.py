@@ -15,7 +15,7 @@ from ciapp.testing.sandbox import SandboxSetting, open_sandbox
 from ciapp.testing.slot import take_slot
 from ciapp.testing.tree import find_tree
 from tests.support.git_repositories import WorkTree, git, new_folder
-from tests.support.sandboxes import HAS_BUBBLEWRAP, run_command, tree_of
+from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK, run_command, tree_of
 
 
 class Copying:
@@ -188,7 +188,7 @@ class TestInBubblewrap(Facts, unittest.TestCase):
 
 
 class TestUnderLimits(Facts, unittest.TestCase):
-    setting = "off"
+    setting = WEAK
 
 
 class TestTrouble(Copying, unittest.TestCase):
@@ -202,7 +202,7 @@ class TestTrouble(Copying, unittest.TestCase):
                 slot = take_slot(tree / "deep" / "state")
                 self.addCleanup(slot.release)
                 for _ in range(2):
-                    path = copy_tree(find_tree(tree), slot, setting="off").checkout.path
+                    path = copy_tree(find_tree(tree), slot, setting=WEAK).checkout.path
                     self.assertEqual({"a.py"}, {file.name for file in path.iterdir()} - {".git"})
 
     def test_a_folder_that_is_too_large_to_be_a_project_is_refused_unless_git_keeps_it(self) -> None:

@@ -30,7 +30,7 @@ from ciapp.testing.reproduction import (
 from ciapp.testing.suite import platform_name
 from tests.support.installation import Installation
 from tests.support.samples import find_pythons
-from tests.support.sandboxes import HAS_BUBBLEWRAP, processes_with
+from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK, processes_with
 
 PLACE = """\
 import os, unittest
@@ -84,7 +84,7 @@ class TestReproduce(unittest.TestCase):
 
     def test_one_document_is_on_stdout_and_tells_how_it_compares(self) -> None:
         junit = self.ciapp.folder / "again.xml"
-        self.with_environ(CIAPP_SANDBOX="off")
+        self.with_environ(CIAPP_SANDBOX=WEAK)
         words = ("reproduce", "team", self.commit, "--json", "--junit", str(junit))
         done = subprocess.run(
             [sys.executable, "-m", "ciapp.cli", *words],
@@ -116,13 +116,13 @@ class TestReproduce(unittest.TestCase):
         self.assertIn("The outcome is the recorded one.\n", said)
 
     def test_another_sandbox_is_said_and_so_is_what_came_out_otherwise(self) -> None:
-        self.with_environ(CIAPP_SANDBOX="off")
+        self.with_environ(CIAPP_SANDBOX=WEAK)
 
         said = self.ciapp.ciapp("reproduce", "team", self.commit[:10], code=1)
 
         self.assertIn(
             "Different on this machine:\n  sandbox: recorded with bubblewrap, here limits (the setting"
-            ' sandbox is "off")\n',
+            ' sandbox is "off-as-root")\n',
             said,
         )
         self.assertIn(
@@ -140,7 +140,7 @@ class TestReproduce(unittest.TestCase):
         self.assertIn("--shell needs a terminal", said)
 
     def test_a_shell_has_the_tests_environment_and_job_control_and_leaves_nothing(self) -> None:
-        for sandbox in ("auto", "off"):
+        for sandbox in ("auto", WEAK):
             with self.subTest(sandbox):
                 mark = f"97{os.getpid()}{time.monotonic_ns() % 100000}"
                 shell = Terminal(
@@ -296,7 +296,7 @@ class TestMachine(unittest.TestCase):
         if not others:
             self.skipTest("one Python alone")
         wanted = others[-1].version
-        found = interpreter_like(wanted.rpartition(".")[0] + ".99", Settings(sandbox="off"))
+        found = interpreter_like(wanted.rpartition(".")[0] + ".99", Settings(sandbox=WEAK))
         self.assertEqual(wanted.rpartition(".")[0], found.version.rpartition(".")[0])
 
 

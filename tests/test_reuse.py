@@ -31,6 +31,7 @@ from ciapp.testing.supervisor import SuitePlan
 from tests.support.git_repositories import git, new_bare_repository, new_folder
 from tests.support.package_index import PackageIndex, wheel
 from tests.support.pipelines import Pipeline
+from tests.support.sandboxes import WEAK
 
 #: A test that gives another reason each time: whoever has the same one was not run.
 CHANCE = """\
@@ -173,7 +174,7 @@ class TestOtherSurroundings(ReuseCase):
             "a limit": {"limits": {"test_s": 59}},
             "a default of the repository": {"repository": {"team": {"project": {"env": {"A": "1"}}}}},
             "the network": {"repository": {"team": {"network": True}}},
-            "the sandbox": {"sandbox": "off"},
+            "the sandbox": {"sandbox": WEAK},
         }.items():
             with self.subTest(name):
                 ci = Pipeline(self)
@@ -208,7 +209,7 @@ class TestOtherSurroundings(ReuseCase):
         self.assert_reused(self.amend(), self.first)
 
     def test_neither_the_network_nor_the_weak_sandbox_lets_a_result_be_reused(self) -> None:
-        for changes in ({"repository": {"team": {"network": True}}}, {"sandbox": "off"}):
+        for changes in ({"repository": {"team": {"network": True}}}, {"sandbox": WEAK}):
             with self.subTest(changes):
                 ci = Pipeline(self, **cast(dict[str, Any], changes))
                 self.assertEqual("", ci.push_commit(FILES).fingerprint)

@@ -12,18 +12,29 @@ import textwrap
 import unittest
 import uuid
 from pathlib import Path
+from unittest.mock import patch
 
 from ciapp.errors import SandboxError
 from ciapp.settings import Limits
 from ciapp.testing import bubblewrap
 from ciapp.testing import sandbox as sandbox_module
 from ciapp.testing.processes import list_tree
-from ciapp.testing.sandbox import SandboxSetting, describe_level, find_level, open_sandbox, sandbox_level
+from ciapp.testing.sandbox import (
+    SandboxSetting,
+    check_level,
+    describe_level,
+    find_level,
+    identity_in,
+    open_sandbox,
+    sandbox_level,
+    warn_of_root,
+)
 from ciapp.testing.slot import take_slot
 from tests.support.git_repositories import new_folder
 from tests.support.sandboxes import (
     HAS_BUBBLEWRAP,
     PYTHON,
+    WEAK,
     Place,
     open_descriptors,
     open_interpreter,
@@ -42,7 +53,7 @@ TREE = Path(__file__).resolve().parent.parent
 class TestWeakLevel(unittest.TestCase):
     """What holds at both levels; the strong one adds to it below."""
 
-    setting: SandboxSetting = "off"
+    setting: SandboxSetting = WEAK
 
     place: Place
     commit: str
@@ -670,6 +681,46 @@ class TestLevels(unittest.TestCase):
 
     def test_off_asks_for_no_bubblewrap(self) -> None:
         self.assertEqual("limits", sandbox_level("off"))
+
+
+@unittest.skipUnless(ROOT, "nobody but root is root")
+class TestTestsThatWouldBeRoot(unittest.TestCase):
+    REFUSAL = "^tests would be root on this host, because .*{} is closed to other users; install bubblewrap, "
+
+    def setUp(self) -> None:
+        self.place = Place(self, "off")
+        self.state = self.place.state
+        self.state.parent.chmod(0o755)
+        self.interpreter = new_folder(self) / "python"
+        self.interpreter.parent.chmod(0o755)
+        hidden = patch.object(sandbox_module, "_interpreter", lambda: self.interpreter)
+        hidden.start()
+        self.addCleanup(hidden.stop)
+
+    def test_they_are_refused_where_the_state_folder_is_closed(self) -> None:
+        self.state.chmod(0o700)
+        with self.assertRaisesRegex(SandboxError, self.REFUSAL.format(self.state)):
+            check_level("off", self.state)
+        with self.assertRaisesRegex(SandboxError, self.REFUSAL.format(self.state)):
+            self.place.commit({"app.py": ""})
+
+    def test_they_are_refused_where_python_is_closed(self) -> None:
+        self.interpreter.parent.chmod(0o700)
+        with self.assertRaisesRegex(SandboxError, self.REFUSAL.format(self.interpreter.parent)):
+            check_level("off", self.state)
+
+    def test_they_are_somebody_else_where_both_are_open(self) -> None:
+        for setting in ("off", "off-as-root"):
+            self.assertEqual("limits", check_level(setting, self.state).name)
+            self.assertTrue(identity_in(find_level(setting), self.place.slot).is_own)
+            self.assertEqual("", warn_of_root(setting, self.place.slot))
+
+    def test_a_setting_lets_them_be_root_and_is_warned_of(self) -> None:
+        self.state.chmod(0o700)
+        level = check_level("off-as-root", self.state)
+        self.assertEqual("limits", level.name)
+        self.assertIn("as root, because", describe_level(level, self.state))
+        self.assertIn("the tests were root on this host", warn_of_root("off-as-root", self.place.slot))
 
 
 @unittest.skipUnless(ROOT, "only root can become somebody else")

@@ -21,7 +21,7 @@ from ciapp.testing.sandbox import SandboxSetting
 from ciapp.testing.supervisor import CHILD, Progress, compile_child
 from tests.support.plain_sandbox import PlainProcess, PlainSandbox
 from tests.support.samples import QUICK, SAMPLES, add_sample_tests, find_pythons, run_project, run_sample
-from tests.support.sandboxes import Place
+from tests.support.sandboxes import WEAK, Place
 from tests.test_child import OUTCOMES
 
 SURVIVED = (
@@ -276,7 +276,7 @@ class TestLikeUnittest(unittest.TestCase):
 
 
 class TestInSandboxes(unittest.TestCase):
-    SETTINGS: tuple[SandboxSetting, ...] = ("off", "auto")
+    SETTINGS: tuple[SandboxSetting, ...] = (WEAK, "auto")
 
     def run_at(self, setting: SandboxSetting, test_app: str, limits: Limits = QUICK) -> Findings:
         place = Place(self, setting)

@@ -110,7 +110,8 @@ class _Again:
                 if shell and not should_stop():
                     self._open_shell(suite, only, should_stop)
         except (ProjectError, StaleAttemptError) as error:
-            report = make_report(self._run, unprepared(error), finished_at=datetime.now(UTC))
+            findings = unprepared(error, slot, self._settings)
+            report = make_report(self._run, findings, finished_at=datetime.now(UTC))
             self._tell(report, only)
             if shell:
                 self._screen.write("There is no shell, for there is nothing that tests could run in.\n")

@@ -81,7 +81,7 @@ def test_tree(tree: WorkingTree, slot: Slot, settings: Settings, order: Order, w
             )
             return run_watched(msgspec.structs.replace(suite, plan=plan), watch)
     except (ProjectError, StaleAttemptError) as error:
-        return unprepared(error)
+        return unprepared(error, slot, settings)
 
 
 def run_watched(suite: Suite, watch: Watch) -> Findings:

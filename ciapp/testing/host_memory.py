@@ -15,10 +15,10 @@ import re
 
 from ciapp.testing.processes import PAGE
 
-USES = re.compile(rb"^(\w+): +(\d+) kB", re.MULTILINE)
 AT_HAND = re.compile(rb"^ +count: +(\d+)", re.MULTILINE)
 #: What is used for something that has its own sum, or is given back when memory runs out.
 ACCOUNTED = (b"MemFree", b"Buffers", b"Cached", b"SwapCached", b"AnonPages", b"SReclaimable")
+USES = re.compile(rb"^(MemTotal|Shmem|%s): +(\d+) kB" % b"|".join(ACCOUNTED), re.MULTILINE)
 
 
 class HostGrowth:

@@ -132,7 +132,7 @@ def _test(run: Run, lease: Lease, room: Room, slot: Slot, settings: Settings, da
             return msgspec.structs.replace(with_terms(findings, suite), fingerprint=fingerprint)
     except (ProjectError, StaleAttemptError) as error:  # stale: it is cancelled, or another attempt's
         room.look()
-        return unprepared(error)
+        return unprepared(error, slot, settings)
 
 
 @contextlib.contextmanager

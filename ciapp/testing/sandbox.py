@@ -28,7 +28,7 @@ from ciapp.testing.launch import Shown
 from ciapp.testing.limits import LimitsOnly
 from ciapp.testing.slot import FIRST_UID, Identity, Slot
 
-SandboxSetting = Literal["auto", "required", "off"]
+SandboxSetting = Literal["auto", "required", "off", "off-as-root"]
 
 PROBE_TAKES_S = 20.0
 PROBE_UID = FIRST_UID - 1  #: no slot has it
@@ -118,6 +118,7 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str  #: "bubblewrap" or "limits"
     reason: str = ""  #: why it is not bubblewrap; empty when it is
+    as_root: bool = False  #: whether tests may be root on this host, where they can be nobody else
 
 
 def find_level(setting: SandboxSetting = "auto") -> Level:
@@ -125,8 +126,9 @@ def find_level(setting: SandboxSetting = "auto") -> Level:
 
     Raises SandboxError when the setting requires bubblewrap and it does not work.
     """
-    if setting == "off":
-        return Level(name=LimitsOnly.level, reason='the setting sandbox is "off"')
+    if setting in ("off", "off-as-root"):
+        reason = f'the setting sandbox is "{setting}"'
+        return Level(name=LimitsOnly.level, reason=reason, as_root=setting == "off-as-root")
     reason = _bubblewrap_complaint()
     if not reason:
         return Level(name=Bubblewrap.level)
@@ -142,6 +144,23 @@ def sandbox_level(setting: SandboxSetting) -> str:
     return find_level(setting).name
 
 
+def check_level(setting: SandboxSetting, state_path: Path) -> Level:
+    """The level that the setting gives on this host.
+
+    Raises SandboxError as `find_level`, and when tests would be root and the setting does not say they may.
+    """
+    level = find_level(setting)
+    _check_root(level, state_path)
+    return level
+
+
+def warn_of_root(setting: SandboxSetting, slot: Slot) -> str:
+    """What each report is to say where tests are root on this host; empty where they are not."""
+    if identity_in(find_level(setting), slot).uid != 0:
+        return ""
+    return f'the tests were root on this host, which they could read and change (sandbox = "{setting}")'
+
+
 def describe_level(level: Level, state_path: Path) -> str:
     """What the level holds back and what not, for `ciapp doctor`."""
     if level.name == Bubblewrap.level:
@@ -152,16 +171,17 @@ def describe_level(level: Level, state_path: Path) -> str:
         f"limits and a guard only ({level.reason}): tests can read files, and reach the network, of this host"
     )
     if os.geteuid() == 0 and not _can_drop(state_path):
-        return f"{held}, as root, because {state_path} or {_interpreter()} is closed to other users"
+        return f"{held}, as root, because {_closed(state_path)} is closed to other users"
     if os.geteuid() != 0:
         return f"{held}, as the worker's user"
     return f"{held}, as a user of the slot's own"
 
 
 def identity_in(level: Level, slot: Slot) -> Identity:
-    """Under whose name programs run in a slot, at a level."""
+    """Under whose name programs run in a slot, at a level. Raises SandboxError as `check_level`."""
     if level.name == Bubblewrap.level or _can_drop(slot.path):
         return slot.identity
+    _check_root(level, slot.path)
     return Identity(os.geteuid(), os.getegid(), is_own=False, name=slot.identity.name)
 
 
@@ -241,11 +261,37 @@ def _interpreter() -> Path:
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
+def _check_root(level: Level, path: Path) -> None:
+    is_held = level.name == Bubblewrap.level or level.as_root
+    if is_held or os.geteuid() != 0 or _can_drop(path):
+        return
+    raise SandboxError(
+        f"tests would be root on this host, because there is no bubblewrap ({level.reason}) and"
+        f" {_closed(path)} is closed to other users; install bubblewrap, run ciapp as an ordinary user, keep"
+        ' Python and state_dir where others may go, or let tests be root: sandbox = "off-as-root"'
+    )
+
+
 def _can_drop(path: Path) -> bool:
     """Whether root can hand a program over to an identity that still reaches its files and its Python."""
-    return os.geteuid() == 0 and _is_open(path) and _is_open(_interpreter().parent)
+    return os.geteuid() == 0 and not _closed(path)
+
+
+def _closed(path: Path) -> Path | None:
+    """The first folder that other users may not pass through, on their way there or to our Python."""
+    ways = (path, _interpreter().parent)
+    return next((folder for way in ways for folder in _parents(way) if not _is_passable(folder)), None)
 
 
 def _is_open(path: Path) -> bool:
     """Whether other users may pass through a folder, and through those above it."""
-    return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents) if folder.exists())
+    return all(map(_is_passable, _parents(path)))
+
+
+def _parents(path: Path) -> tuple[Path, ...]:
+    """A folder and those above it, the root first."""
+    return (*reversed(path.parents), path)
+
+
+def _is_passable(folder: Path) -> bool:
+    return not folder.exists() or bool(folder.stat().st_mode & stat.S_IXOTH)

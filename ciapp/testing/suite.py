@@ -22,7 +22,7 @@ from ciapp.testing.checkout import Checkout
 from ciapp.testing.environment import Interpreter
 from ciapp.testing.preparation import prepare_environment
 from ciapp.testing.project import load_project, lower_limits
-from ciapp.testing.sandbox import Sandbox, open_sandbox
+from ciapp.testing.sandbox import Sandbox, open_sandbox, warn_of_root
 from ciapp.testing.slot import Slot
 from ciapp.testing.supervisor import SuitePlan
 
@@ -33,6 +33,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     plan: SuitePlan
     sandbox: Sandbox
     installation: str  #: what is installed for them and why: a sentence for the report
+    warnings: tuple[str, ...] = ()  #: of how little holds them, for the report
     is_reusable: bool  #: whether their result may stand for others, as far as settings and commit say
 
 
@@ -81,6 +82,7 @@ def prepare_suite(
             ),
             sandbox=sandbox,
             installation=environment.explanation,
+            warnings=_warnings(slot, settings),
             is_reusable=project.reuse and not repository.network,
         )
 
@@ -90,6 +92,7 @@ def with_terms(findings: Findings, suite: Suite) -> Findings:
     return msgspec.structs.replace(
         findings,
         installation=suite.installation,
+        warnings=(*findings.warnings, *suite.warnings),
         platform=platform_name(),
         limits=suite.plan.limits,
         hash_seed=suite.plan.hash_seed,
@@ -107,8 +110,13 @@ def hash_seed_of(tree: str) -> int:
     return int(tree[:8], 16) % 4294967296
 
 
-def unprepared(error: ProjectError | StaleAttemptError) -> Findings:
+def unprepared(error: ProjectError | StaleAttemptError, slot: Slot, settings: Settings) -> Findings:
     """What is to be reported of a suite that could not be prepared, or need not be any more."""
     if isinstance(error, StaleAttemptError):
         return Findings(status=Status.CANCELLED, reason=str(error))
-    return Findings(status=Status.SETUP_FAILED, reason=str(error), output=error.output)
+    warnings = _warnings(slot, settings)
+    return Findings(status=Status.SETUP_FAILED, reason=str(error), output=error.output, warnings=warnings)
+
+
+def _warnings(slot: Slot, settings: Settings) -> tuple[str, ...]:
+    return tuple(filter(None, [warn_of_root(settings.sandbox, slot)]))

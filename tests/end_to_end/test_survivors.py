@@ -10,6 +10,7 @@ import uuid
 from ciapp.results.report import State, Status
 from tests.support.installation import Embedded, Installation, eventually
 from tests.support.processes import pool_processes, processes_with
+from tests.support.sandboxes import WEAK
 
 GONE_WITHIN_S = 2.0
 DAEMON = """\
@@ -68,7 +69,7 @@ class TestBubblewrap(Survivors, Embedded, unittest.TestCase):
 
 
 class TestLimits(Survivors, Embedded, unittest.TestCase):
-    level = "off"
+    level = WEAK
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from tests.support.git_repositories import WorkTree, new_folder
 
 PYTHON = default_python()
 ENDS_WITHIN_S = 60.0
+#: The weak level for whoever runs our tests, root with a Python in its home included.
+WEAK: SandboxSetting = "off-as-root"
 HAS_BUBBLEWRAP = find_level("auto").name == "bubblewrap"
 
 
