@@ -787,6 +787,40 @@ except PermissionError:
         place.commit({"app.py": "x"})
         self.assertFalse((place.path / "written").exists())
 
+    def test_what_a_program_leaves_where_everybody_may_write_is_gone_with_it(self) -> None:
+        place = Place(self, "off")
+        place.state.parent.chmod(0o755)
+        outside = new_folder(self)
+        outside.chmod(0o777)
+        (outside / "kept").touch()
+        mark = f"left-{uuid.uuid4()}"
+        script = """
+import ctypes, os, sys
+mark, outside, folders = sys.argv[1], sys.argv[2], sys.argv[3:]
+for folder in folders:
+    print(folder, [name for name in os.listdir(folder) if name.startswith(mark)])
+    os.symlink(outside, f"{folder}/{mark}-link")
+    os.symlink(f"{outside}/kept", f"{folder}/{mark}-link-to-file")
+    open(f"{folder}/{mark}", "w").close()
+    os.makedirs(f"{folder}/{mark}-folder/closed")
+    os.symlink(outside, f"{folder}/{mark}-folder/closed/link")
+    os.chmod(f"{folder}/{mark}-folder/closed", 0)
+libc = ctypes.CDLL(None)
+key = int(mark[5:12], 16)
+print(libc.shmget(key, 56, 0), libc.semget(key, 1, 0))
+assert libc.shmget(key, 56, 0o1600) >= 0 and libc.semget(key, 1, 0o1600) >= 0
+"""
+        folders = ["/tmp", "/var/tmp", "/dev/shm"]
+        sandbox = place.open(place.commit({"app.py": ""}))
+        of_a_killed_worker = Path("/tmp") / f"{mark}-old"
+        of_a_killed_worker.touch()
+        os.chown(of_a_killed_worker, place.slot.identity.uid, place.slot.identity.gid)
+        clean = "".join(f"{folder} []\n" for folder in folders) + "-1 -1\n"
+        for _ in range(2):
+            self.assertEqual((0, clean, ""), run_python(sandbox, script, mark, str(outside), *folders))
+        left = [file for folder in folders for file in Path(folder).iterdir() if file.name.startswith(mark)]
+        self.assertEqual(([], ["kept"]), (left, [file.name for file in outside.iterdir()]))
+
     def test_a_guard_that_is_killed_from_outside_says_nothing_of_its_program_and_leaves_nothing(self) -> None:
         place = Place(self, "off")
         place.state.parent.chmod(0o755)

@@ -36,6 +36,7 @@ from ciapp.testing.launch import (
     spawn,
     wait_for,
 )
+from ciapp.testing.leavings import remove_leavings
 from ciapp.testing.processes import count_threads, kill_identity, send_signal
 from ciapp.testing.slot import Identity
 from ciapp.testing.syscalls import refuse_calls
@@ -76,6 +77,8 @@ class LimitsOnly:
     ) -> GuardedProcess:
         """Start a program; see `ciapp.testing.sandbox.Sandbox`."""
         check_readable(command[0], readable)
+        if self._identity.is_own:
+            remove_leavings(self._identity.uid)  # of a worker that was killed
         home, tmp = self._lay_out_scratch()
         lifeline_end, lifeline = os.pipe()
         status, status_end = os.pipe()
@@ -213,6 +216,8 @@ class GuardedProcess:
             kill_identity(self._identity.uid)
         os.close(self._status)
         remove_folder(self._scratch)
+        if self._identity.is_own:
+            remove_leavings(self._identity.uid)
 
     def _read_fact(self, *names: str, within_s: float) -> dict[str, Any]:
         """The guard's line that tells one of these; empty when none comes."""
