@@ -6,7 +6,7 @@ Out: the size of each such file (deleted, or anonymous as memfd and shared memor
 
 A file lives as long as a descriptor of any thread, or a mapping. Two things hide one from here: a message to
 a socket that carries descriptors, and a file system that the sandbox does not have, which takes a user
-namespace to mount and then only a descriptor to keep.
+namespace to mount (where the kernel does not filter calls) and then only a descriptor to keep.
 """
 
 # Tests may hold a million descriptors: plain calls cost a third.
