@@ -14,6 +14,7 @@ OUTCOMES = (
     "exits_in_fixtures",
     "cannot_be_imported",
     "load_tests_raises",
+    "load_tests_returns_a_list",
     "shares_ids",
     "makes_tests_while_running",
     "exits_in_a_test",

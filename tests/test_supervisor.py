@@ -204,6 +204,18 @@ class TestPlan(Project):
         self.assertEqual({"test_1": "passed", "test_odd": "load-error"}, self.outcomes(findings))
         self.assertIn("ValueError: not like this", findings.tests[0].traceback)
 
+    def test_no_traceback_shows_frames_of_ours(self) -> None:
+        self.write_tests("def test_1(self): pass")
+        (self.folder / "tests" / "test_odd.py").write_text("1 / 0\n")
+        (self.folder / "tests" / "test_list.py").write_text("def load_tests(*_):\n    return []\n")
+
+        findings = self.run_tests()
+
+        tracebacks = {test.id: test.traceback for test in findings.tests}
+        self.assertIn("ZeroDivisionError: division by zero", tracebacks["test_odd"])
+        self.assertEqual("TypeError", tracebacks["test_list"].partition(":")[0])
+        self.assertNotIn(str(CHILD), "".join(tracebacks.values()))
+
 
 class TestProgress(Project):
     def test_progress_counts_up_to_all_tests(self) -> None:

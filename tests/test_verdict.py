@@ -263,6 +263,14 @@ class TestDishonestChild(unittest.TestCase):
                 self.assertLess(kept, budget.TEXT_BUDGET * 3 // 2)
                 self.assertTrue(journal.is_overfull)
 
+    def test_a_module_is_lost_but_once(self) -> None:
+        said = Speech().hello().say("loading", module="m").say("discovery-failed", message="no", traceback="")
+
+        findings = judge(said.said(), said.said())
+
+        self.assertEqual({("m", 0): "load-error"}, outcomes(findings))
+        self.assertEqual("discovery broke over m though it was passed over: no", findings.reason)
+
     def test_more_tests_than_a_report_can_hold_do_not_pass(self) -> None:
         speech = Speech().hello()
         for first in range(0, 200_400, 400):

@@ -121,7 +121,7 @@ class Journal:
             record = self._record(child, index)
             if record is not None and record.outcome is None:
                 self._give(record, ending.outcome, ending.sentence, ending.dump)
-        if child.has_ended or child.open or ending.outcome is Outcome.NOT_RUN:
+        if child.has_ended or child.is_explained or child.open or ending.outcome is Outcome.NOT_RUN:
             child.open.clear()
         elif child.fixture is not None:
             self._fail_fixture(child, child.fixture, ending.sentence, ending.dump)
@@ -271,8 +271,12 @@ class Journal:
         if child.loading and not child.is_listed:
             module = clean(child.loading)
             child.loading = ""
+            if module in self.lost_modules:
+                self.unexplained.append(f"discovery broke over {module} though it was passed over: {message}")
+                return
             if not self._has_room_for_test(module):
                 return
+            child.is_explained = True
             self.lost_modules.append(module)
             record = self.records.setdefault((module, 0), Record((module, 0)))
             if record.outcome is None:

@@ -75,6 +75,7 @@ class Child:
     is_listed: bool = False
     has_ended: bool = False
     is_good: bool = True  #: by unittest's own account, once it has ended
+    is_explained: bool = False  #: whether it has said itself why it ends
     is_over: bool = False  #: whether it is being killed
     threads: list[str] = field(default_factory=list)
     partial: bytearray = field(default_factory=bytearray)  #: the beginning of a line

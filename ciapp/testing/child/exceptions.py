@@ -47,7 +47,7 @@ def describe(error: Any) -> tuple[str, str]:
     while tb is not None and "__unittest" in tb.tb_frame.f_globals:
         tb = tb.tb_next
     try:
-        text = "".join(traceback.format_exception(kind, value, tb or error[2]))
+        text = "".join(traceback.format_exception(kind, value, tb))
     except Exception:
         text = f"{message}\n"
     return message, cut(text)

@@ -218,16 +218,39 @@ class Loader(unittest.TestLoader):
     def __init__(self, channel: Channel, skip: tuple[str, ...]) -> None:
         super().__init__()
         self.matched: set[str] = set()
-        self.loading = ""
+        self.loading = ""  #: the module that discovery is at; empty between two
+        self._name = ""
         self._channel = channel
         self._skip = skip
 
-    def _get_module_from_name(self, name: str) -> Any:
+    def loadTestsFromModule(self, module: Any, *args: Any, **options: Any) -> Any:  # noqa: N802
+        try:
+            suite = _plain.loadTestsFromModule(self, module, *args, **options)
+            if not callable(suite):
+                # unittest notices it when all modules are loaded, and does not know any more whose it is.
+                raise TypeError(f"load_tests returned a {type(suite).__name__}, which is no suite of tests")
+        except BaseException:
+            if not self.loading:  # it has loaded others, and they went well
+                self._announce(module.__name__)
+            raise
+        self.loading = ""
+        return suite
+
+    def _get_name_from_path(self, path: str) -> Any:
+        self._name = _plain._get_name_from_path(self, path)
+        return self._name
+
+    @property
+    def _get_module_from_name(self) -> Any:
+        """unittest's method, looked up to import what it named last: so no frame of ours is in tracebacks."""
+        self._announce(self._name)
+        if self._name in self._skip:
+            raise LostModuleError(f"{self._name} ended the interpreter when it was imported before")
+        return _plain._get_module_from_name.__get__(self)
+
+    def _announce(self, name: str) -> None:
         self.loading = name
         self._channel.emit("loading", f',"module":{quote(name)}')
-        if name in self._skip:
-            raise LostModuleError(f"{name} ended the interpreter when it was imported before")
-        return _plain._get_module_from_name(self, name)
 
     def _match_path(self, path: str, full_path: str, pattern: str) -> bool:
         matches: bool = _plain._match_path(self, path, full_path, pattern)

@@ -1,0 +1,6 @@
+import unittest
+
+
+class TestRest(unittest.TestCase):
+    def test_one(self):
+        pass
