@@ -104,7 +104,7 @@ def run_sample(name: str, python: Path, **changes: Any) -> Findings:
     known = tuple((test_id, ordinal) for test_id, ordinal in plan.get("known_tests", ()))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         project = Path(folder, name)
-        shutil.copytree(SAMPLES / name, project)
+        shutil.copytree(SAMPLES / name, project, symlinks=True)
         changes = {"top": plan.get("top"), "limits": limits, "known_tests": known, **changes}
         return run_project(project, python, **changes)
 

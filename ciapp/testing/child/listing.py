@@ -182,30 +182,48 @@ def has_list(suite: Any) -> bool:
     return type(suite).__iter__ is BaseTestSuite.__iter__
 
 
-def unloaded_files(start: str, pattern: str, matched: set[str]) -> list[str]:
+def unloaded_files(start: str, base: str, pattern: str, matched: set[str]) -> list[str]:
     """Files under the start directory that match the pattern and that discovery passed over.
 
-    A package with a load_tests answers for its files itself.
+    `start` and `base`, to which their paths are relative, are absolute: tests may have changed the working
+    directory when they were imported. A package with a load_tests answers for its files itself. Links to
+    folders are followed within `base`, to each folder once.
     """
     found = []
     looked_at = 0
     modules = [vars(module) for module in list(sys.modules.values()) if type(module) is ModuleType]
-    loaded = {module.get("__file__") for module in modules}
+    answered_for = {module.get("__file__") for module in modules} | matched
     own = {module.get("__file__") for module in modules if "load_tests" in module}
-    for folder, folders, files in os.walk(os.path.abspath(start)):
-        if os.path.join(folder, "__init__.py") in own:
+    linked: set[str] = set()
+    for folder, folders, files in os.walk(start, followlinks=True):
+        true_folder = os.path.realpath(folder) if linked else folder
+        if os.path.join(true_folder, "__init__.py") in own:
             folders.clear()
             continue
-        folders[:] = sorted(name for name in folders if name[0] != "." and name != "__pycache__")
+        folders[:] = [name for name in sorted(folders) if name[0] != "." and name != "__pycache__"]
         looked_at += len(files) + len(folders)
         if looked_at > ENTRIES_LOOKED_AT:
             break
+        folders[:] = [name for name in folders if _is_to_follow(os.path.join(folder, name), base, linked)]
         for name in sorted(files):
             if name.endswith(".py") and fnmatch(name, pattern):
                 path = os.path.join(folder, name)
-                if path not in matched and path not in loaded:
-                    found.append(os.path.relpath(path))
+                if answered_for.isdisjoint((path, os.path.join(true_folder, name))):
+                    answered_for.add(os.path.join(true_folder, name))
+                    found.append(os.path.relpath(path, base))
     return found
+
+
+def _is_to_follow(folder: str, base: str, linked: set[str]) -> bool:
+    """Whether the walk enters a folder; where it is a link, its target is noted in `linked`."""
+    if not os.path.islink(folder):
+        return True
+    target = os.path.realpath(folder)
+    is_inside = target.startswith(os.path.realpath(base) + os.sep)
+    is_around = (os.path.realpath(os.path.dirname(folder)) + os.sep).startswith(target + os.sep)
+    is_new = target not in linked
+    linked.add(target)
+    return is_new and is_inside and not is_around
 
 
 class LostModuleError(ImportError):

@@ -33,6 +33,7 @@ __unittest = True
 def run(orders: dict[str, Any], channel: Channel) -> bool:
     """Run what is ordered; False as well when discovery failed."""
     _look_like_unittest(orders)
+    start, base = os.path.abspath(orders["start"]), os.getcwd()
     loader = Loader(channel, orders["skip"])
     loader.suiteClass = Suite
     if orders["names"]:
@@ -49,7 +50,7 @@ def run(orders: dict[str, Any], channel: Channel) -> bool:
         return False
     is_plain = adopt(suite)
     manifest = Manifest(suite, orders["done"], orders["only"], orders["scopes"])
-    manifest.emit(channel, unloaded_files(orders["start"], orders["pattern"], loader.matched))
+    manifest.emit(channel, unloaded_files(start, base, orders["pattern"], loader.matched))
     prune(suite, manifest.is_waiting)
     result = Result(channel, manifest, is_plain)
     _run_suite(suite, result, manifest)

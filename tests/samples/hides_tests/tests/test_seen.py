@@ -1,4 +1,7 @@
+import os
 import unittest
+
+os.chdir(os.sep)
 
 
 class TestSeen(unittest.TestCase):
