@@ -217,6 +217,33 @@ class TestPlan(Project):
         self.assertNotIn(str(CHILD), "".join(tracebacks.values()))
 
 
+class TestLongTexts(Project):
+    def test_ids_of_any_length_stay_distinct_and_lose_no_event(self) -> None:
+        self.write_tests(
+            """
+def id(self): return "x" * 30_000 + self._testMethodName
+def test_thread(self):
+    import threading
+    threading.Thread(target=time.sleep, args=(0.5,), name="n" * 5_000_000).start()
+for number in range(300):
+    exec(f"def test_{number}(self): pass")
+def test_of_megabytes(self): pass
+class TestHuge(unittest.TestCase):
+    def id(self): return "\\u20ac" * 5_000_000
+    def test_1(self): pass
+"""
+        )
+        text = (self.folder / "tests" / "test_app.py").read_text()
+        (self.folder / "tests" / "test_app.py").write_text(f"{text}TestHuge = TestApp.TestHuge\n")
+
+        findings = self.run_tests()
+
+        self.assertEqual((Status.PASSED, "", ()), (findings.status, findings.reason, findings.warnings))
+        ids = {test.id for test in findings.tests}
+        self.assertEqual((303, 303), (len(findings.tests), len(ids)))
+        self.assertEqual({4_000}, set(map(len, ids)))
+
+
 class TestProgress(Project):
     def test_progress_counts_up_to_all_tests(self) -> None:
         self.write_tests("def test_1(self): time.sleep(0.5)\ndef test_2(self): self.fail()")

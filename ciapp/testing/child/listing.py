@@ -29,6 +29,8 @@ __unittest = True
 _plain: Any = unittest.TestLoader
 
 CHUNK = 200  #: ids per manifest line
+LONGEST_CHUNK = 100_000  #: characters of its ids, each of which is up to 12 bytes on the wire
+LONGEST_ID = 4_000  #: characters; of a longer one, a digest stands for what is cut off
 UNLOADED_SHOWN = 100
 ENTRIES_LOOKED_AT = 20_000  #: of the start directory's tree, in search of files that were not loaded
 
@@ -41,12 +43,21 @@ def is_failed_load(test: Any) -> bool:
 def name_of(test: Any) -> str:
     """The test's id; the module's name where the test stands for a module that was not loaded."""
     cls = type(test)
-    if cls.__module__ == "unittest.loader" and cls.__name__ in ("_FailedTest", "ModuleSkipped"):
-        return clean(str(test._testMethodName))
     try:
-        return clean(str(test.id()))
+        if cls.__module__ == "unittest.loader" and cls.__name__ in ("_FailedTest", "ModuleSkipped"):
+            name = str(test._testMethodName)
+        else:
+            name = str(test.id())
     except Exception:
-        return strclass(cls)
+        name = strclass(cls)
+    return clean(name if len(name) <= LONGEST_ID else _shorten(name))
+
+
+def _shorten(name: str) -> str:
+    import hashlib  # for next to nobody: it would cost every child's start some 3 ms
+
+    digest = hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()
+    return f"{name[: LONGEST_ID - 20]}...{digest[:17]}"
 
 
 def is_within(name: str, scopes: Any) -> bool:
@@ -81,12 +92,21 @@ class Manifest:
 
     def emit(self, channel: Channel, unloaded: list[str]) -> None:
         """Send the list, in lines of a bearable length."""
-        for first in range(0, len(self.ids), CHUNK):
-            ids = ",".join(map(quote, self.ids[first : first + CHUNK]))
-            channel.emit("manifest", f',"first":{first},"ids":[{ids}]')
+        first, length = 0, 0
+        for index, name in enumerate(self.ids):
+            length += len(name)
+            if index - first == CHUNK or length > LONGEST_CHUNK:
+                self._emit_chunk(channel, first, index)
+                first, length = index, len(name)
+        self._emit_chunk(channel, first, len(self.ids))
         files = ",".join(map(quote, unloaded[:UNLOADED_SHOWN]))
         more = max(0, len(unloaded) - UNLOADED_SHOWN)
         channel.emit("listed", f',"tests":{len(self.ids)},"unloaded":[{files}],"more":{more}')
+
+    def _emit_chunk(self, channel: Channel, first: int, end: int) -> None:
+        ids = ",".join(map(quote, self.ids[first:end]))
+        if ids:
+            channel.emit("manifest", f',"first":{first},"ids":[{ids}]')
 
     def is_waiting(self, test: Any) -> bool:
         """Whether this very object is listed and has not run."""

@@ -306,7 +306,8 @@ class Result(unittest.TestResult):
         tests = self._manifest.waiting_in(scope) if phase in ("setUpClass", "setUpModule") else []
         if kind == "fixture-failed":
             self._manifest.give_up(tests)
-        fields = f',"phase":{quote(phase)},"scope":{quote(scope)},"tests":[{",".join(map(str, tests))}]'
+        fields = f',"phase":{quote(phase[:100])},"scope":{quote(scope[:1000])}'
+        fields += f',"tests":[{",".join(map(str, tests))}]'
         if serial is not None:
             fields += f',"serial":{serial}'
         if message or traceback:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of 
 
 __unittest = True
 
+THREAD_NAME_SHOWN = 100  #: characters
+
 
 def run(orders: dict[str, Any], channel: Channel) -> bool:
     """Run what is ordered; False as well when discovery failed."""
@@ -112,8 +114,7 @@ def _threads_left() -> list[str]:
         return []
     try:
         ours = threading.main_thread()
-        return [thread.name for thread in threading.enumerate() if thread is not ours and not thread.daemon][
-            :20
-        ]
+        left = [thread for thread in threading.enumerate() if thread is not ours and not thread.daemon]
+        return [str(thread.name)[:THREAD_NAME_SHOWN] for thread in left[:20]]
     except Exception:  # replaced by the tests
         return []
