@@ -17,6 +17,7 @@ OUTCOMES = (
     "load_tests_returns_a_list",
     "shares_ids",
     "makes_tests_while_running",
+    "stops_its_result",
     "exits_in_a_test",
     "raises_keyboard_interrupt",
     "has_no_tests",

@@ -35,6 +35,7 @@ SURVIVED = (
     "runs_its_tests_its_own_way",
     "leaves_stubborn_tasks",
     "crashes_often",
+    "exits_while_making_tests",
     "hangs",
     "hangs_at_import",
     "outlasts_the_run",
@@ -372,6 +373,26 @@ class TestApp(unittest.TestCase):
                 findings = self.run_at(setting, test_app)
 
                 self.assertEqual((Status.PASSED, ()), (findings.status, findings.warnings))
+
+
+class TestChangingIds(Project):
+    def test_ids_that_differ_per_process_end_the_restarts_and_are_named(self) -> None:
+        self.write_tests(
+            """
+def id(self): return f"test_app.{self._testMethodName}-{os.getpid()}"
+def test_1(self): pass
+def test_2(self): os._exit(0)
+def test_3(self): pass
+"""
+        )
+
+        findings = self.run_tests()
+
+        self.assertEqual((Status.FAILED, 2, 6), (findings.status, findings.children, len(findings.tests)))
+        self.assertRegex(
+            findings.reason,
+            r"^1 test of one process not found by the next: test_app\.test_3-\d+; ids must be the same in",
+        )
 
 
 class TestExitStatus(Project):

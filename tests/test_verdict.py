@@ -275,7 +275,7 @@ class TestDishonestChild(unittest.TestCase):
         speech = Speech().hello()
         for first in range(0, 200_400, 400):
             speech.say("manifest", first=first, ids=[f"t{number}" for number in range(first, first + 400)])
-        speech.say("listed", tests=200_400, unloaded=[], more=0)
+        speech.say("listed", tests=200_400, whole=True, unloaded=[], more=0)
 
         findings = judge(speech.end().said())
 

@@ -55,6 +55,7 @@ class Listed(Event, frozen=True, kw_only=True, tag="listed"):
     """The list of tests is complete."""
 
     tests: int
+    whole: bool  #: whether no suite makes its tests only when it runs
     unloaded: list[str]
     more: int
 

@@ -82,6 +82,15 @@ class Journal:
         """Tests that a further child need not run."""
         return frozenset(key for key, record in self.records.items() if record.is_settled)
 
+    def left(self) -> list[Key]:
+        """Tests of which nothing is known but that they were listed."""
+        return [key for key, record in self.records.items() if not record.is_settled]
+
+    def out_of_reach(self) -> list[Key]:
+        """Those of them that this child, though it listed its tests, did not find."""
+        found = set(self._child.keys)
+        return [key for key in self.left() if key not in found] if self._child.is_listed else []
+
     def start_child(self, nonce: str) -> None:
         """A further child speaks from here on."""
         self._child = Child(nonce.encode("ascii"))
@@ -166,6 +175,7 @@ class Journal:
             case events.Listed():
                 return self._end_list(child, event)
             case events.Late():
+                child.is_whole = False
                 return child.is_listed and self._add_key(child, event.id)
             case events.Turn():
                 child.fixture, child.last = None, event.test
@@ -252,6 +262,7 @@ class Journal:
                     return False
             elif self._has_room_for_test(test_id):
                 self.records[key] = Record(key)
+                child.found_anew += self.is_listed and not child.is_listed
             else:
                 return False
         child.counts[test_id] += 1
@@ -265,6 +276,7 @@ class Journal:
             self.unloaded = [clean(path)[:500] for path in event.unloaded[:100]]
             self.more_unloaded = max(0, event.more)
         child.is_listed = self.is_listed = True
+        child.is_whole = event.whole
         return True
 
     def _lose_module(self, child: Child, outcome: Outcome, message: str, traceback: str) -> None:

@@ -73,6 +73,8 @@ class Child:
     lines: int = 0  #: numbered lines expected to have come
     has_started: bool = False
     is_listed: bool = False
+    is_whole: bool = True  #: whether its list has all tests, as far as is known
+    found_anew: int = 0  #: listed tests that earlier children had not listed
     has_ended: bool = False
     is_good: bool = True  #: by unittest's own account, once it has ended
     is_explained: bool = False  #: whether it has said itself why it ends

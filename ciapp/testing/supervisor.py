@@ -158,9 +158,11 @@ class _Attempt:
         if not journal.child.has_started:
             journal.setup_problem = f"{self._plan.python.name} did not start: {journal.unexplained[-1]}"
             return False
-        left = sum(not record.is_settled for record in journal.records.values())
-        if journal.is_listed and not left:
+        left = len(journal.left())
+        if journal.is_listed and not left and journal.child.is_whole:
             return False
+        if journal.child.found_anew and journal.out_of_reach():
+            return False  # ids change: the next child would find yet other tests
         if journal.done + len(journal.lost_modules) == before:
             return False  # the next child would end where this one did
         if journal.children > self._plan.limits.restarts:

@@ -73,6 +73,17 @@ def _judge(journal: Journal, tests: Sequence[TestResult], close: Close) -> tuple
     if not journal.is_good and not journal.failed and not journal.fixtures:
         doubts.append("unittest itself takes the tests for failed, though they told of no failure")
     doubts += close.odd_exits
+    if lost := [test_id for test_id, _ in journal.out_of_reach()]:
+        doubts.append(
+            f"{count(len(lost), 'test')} of one process not found by the next: {names(lost, len(lost))}; "
+            "ids must be the same in every process"
+        )
+    if not journal.child.has_ended and not journal.child.is_whole:
+        doubts.append("the process ended while a suite made its tests, of which there may be more")
+    if journal.child.has_ended and (left := [test_id for test_id, _ in journal.left()]):
+        doubts.append(
+            f"{count(len(left), 'test')} not run, though the suite came to its end: {names(left, len(left))}"
+        )
     reason = next(filter(None, doubts), "")
     everyone_ended = journal.is_listed and journal.ended == journal.children
     all_good = everyone_ended and not journal.fixtures and all(test.outcome.is_good for test in tests)

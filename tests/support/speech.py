@@ -23,9 +23,9 @@ class Speech:
     def hello(self) -> Speech:
         return self.say("hello", pid=1, python="3.11.7")
 
-    def list_tests(self, ids: Sequence[str], unloaded: Sequence[str] = ()) -> Speech:
+    def list_tests(self, ids: Sequence[str], unloaded: Sequence[str] = (), *, whole: bool = True) -> Speech:
         self.say("manifest", first=0, ids=list(ids))
-        return self.say("listed", tests=len(ids), unloaded=list(unloaded), more=0)
+        return self.say("listed", tests=len(ids), whole=whole, unloaded=list(unloaded), more=0)
 
     def run(self, index: int, outcome: str = "passed", **fields: object) -> Speech:
         self.say("start", test=index)

@@ -33,8 +33,9 @@ and no program that a test starts inherits them.
         loading             module: about to be imported by discovery
         discovery-failed    message, traceback: discovery broke over the module being loaded; the last line
         manifest            first, ids: tests in order; `first` is the index of ids[0]
-        listed              tests, unloaded, more: the manifest ends, nothing has run yet. Number of tests;
-                            files that match the pattern and were not loaded, `more` of them past the 100th
+        listed              tests, whole, unloaded, more: the manifest ends, nothing has run yet. Number of
+                            tests; whether no suite makes its tests only when it runs; files that match the
+                            pattern and were not loaded, `more` of them past the 100th
         late                id: a test that the manifest lacks; its index is the next one
         turn                test: its index; a run() of its class's own is about to be called
         suite               what runs until the next line is code of the tests' own suites

@@ -70,6 +70,7 @@ class Manifest:
 
     def __init__(self, suite: Any, done: Any, only: Any, scopes: Any) -> None:
         self.ids: list[str] = []
+        self._is_whole = True  #: whether no suite makes its tests only when it runs
         self._held: dict[int, object] = {}
         self._waiting: dict[int, list[int]] = {}
         self._given_up: set[int] = set()
@@ -77,7 +78,7 @@ class Manifest:
         self._by_name: dict[str, list[int]] | None = None
         seen: dict[str, int] = {}
         scopes_of: dict[type, tuple[list[int], ...]] = {}
-        for test in _leaves(suite):
+        for test in self._leaves(suite):
             name = name_of(test)
             ordinal = seen.get(name, 0)
             seen[name] = ordinal + 1
@@ -101,7 +102,9 @@ class Manifest:
         self._emit_chunk(channel, first, len(self.ids))
         files = ",".join(map(quote, unloaded[:UNLOADED_SHOWN]))
         more = max(0, len(unloaded) - UNLOADED_SHOWN)
-        channel.emit("listed", f',"tests":{len(self.ids)},"unloaded":[{files}],"more":{more}')
+        whole = "true" if self._is_whole else "false"
+        fields = f',"tests":{len(self.ids)},"whole":{whole},"unloaded":[{files}],"more":{more}'
+        channel.emit("listed", fields)
 
     def _emit_chunk(self, channel: Channel, first: int, end: int) -> None:
         ids = ",".join(map(quote, self.ids[first:end]))
@@ -159,6 +162,17 @@ class Manifest:
         known[cls] = tuple(self._scopes.setdefault(name, []) for name in (strclass(cls), cls.__module__))
         return known[cls]
 
+    def _leaves(self, suite: Any) -> Iterator[Any]:
+        """Tests in order; not those of suites that make them when asked."""
+        if not has_list(suite):
+            self._is_whole = False
+            return
+        for test in suite:
+            if is_suite(test):
+                yield from self._leaves(test)
+            elif test is not None:
+                yield test
+
     def _hold(self, test: Any, index: int) -> None:
         self._held[index] = test
         self._waiting.setdefault(id(test), []).append(index)
@@ -180,16 +194,6 @@ def prune(suite: Any, is_waiting: Any) -> None:
         elif is_waiting(test):
             kept.append(test)
     suite._tests[:] = kept
-
-
-def _leaves(suite: Any) -> Iterator[Any]:
-    """Tests in order; not those of suites that make them when asked."""
-    if has_list(suite):
-        for test in suite:
-            if is_suite(test):
-                yield from _leaves(test)
-            elif test is not None:
-                yield test
 
 
 def is_suite(test: Any) -> bool:

@@ -53,7 +53,7 @@ def find_nonces():
 
 if FORGE == "a whole run when it is imported":
     say("manifest", first=0, ids=["tests.test_good.TestGood.test_it"])
-    say("listed", 1, tests=1, unloaded=[], more=0)
+    say("listed", 1, tests=1, whole=True, unloaded=[], more=0)
     say("start", 2, test=0)
     say("stop", 3, **passed())
     say("end", 4, threads=[], good=True)
