@@ -143,7 +143,7 @@ def keep_temporary_files_apart(**_: Any) -> None:
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
 def start_only_where_it_can_work(sender: str, **_: Any) -> None:
-    """End with a sentence where ledger or broker do not let us in, tests cannot be held, or our name is taken.
+    """End with a sentence where ledger or broker refuse us, tests cannot be held, or our name is taken.
 
     Later, Celery would take a SystemExit for its own.
     """
