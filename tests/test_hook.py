@@ -26,6 +26,17 @@ def is_ignored(pid: int, number: int) -> bool:
     return bool(int(ignored, 16) & 1 << number - 1)
 
 
+def path_of_noted_commands(log: Path) -> str:
+    """A PATH whose commands note their names before they run."""
+    folder = log.with_name(f"{log.name}-bin")
+    folder.mkdir()
+    for name in ("cat", "date", "dd", "env", "grep", "mv", "rm", "sed", "setsid"):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\necho {name} >>{log}\nexec {shutil.which(name)} "$@"\n')
+        script.chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
 class TestRecord(HookedTest):
     def setUp(self) -> None:
         super().setUp()
@@ -96,7 +107,7 @@ class TestRecord(HookedTest):
         started = {}
         for count in (1, 20, 21, 1000):
             log = self.folder / f"started-{count}"
-            path = self.path_of_noted_commands(log)
+            path = path_of_noted_commands(log)
             lines = "".join(f"{NULL} {'ab' * 20} refs/tags/{number}\n" for number in range(count))
             self.run_hook(lines, environ={"PATH": path})
             started[count] = sorted(log.read_text().split())
@@ -104,16 +115,6 @@ class TestRecord(HookedTest):
         few, many = ["dd", "mv"], ["cat", "dd", "mv"]
         self.assertEqual({1: few, 20: few, 21: many, 1000: many}, started)
         self.assertEqual([1, 20, 21, 1000], sorted(len(record.updates) for record in self.records()))
-
-    def path_of_noted_commands(self, log: Path) -> str:
-        """A PATH whose commands note their names before they run."""
-        folder = self.folder / f"{log.name}-bin"
-        folder.mkdir()
-        for name in ("cat", "date", "dd", "mv", "rm", "sed"):
-            script = folder / name
-            script.write_text(f'#!/bin/sh\necho {name} >>{log}\nexec {shutil.which(name)} "$@"\n')
-            script.chmod(0o755)
-        return f"{folder}:{os.environ['PATH']}"
 
     def test_a_push_into_a_linked_work_tree_is_recorded(self) -> None:
         self.tree.commit()
@@ -395,6 +396,45 @@ class TestStartedDispatcher(HookedTest):
         self.assertIn(f"CIAPP_CONFIG={self.folder}/my ciapp.toml", note)
         self.assertIn(f"CIAPP_STATE_DIR={self.folder}/state", note)
         self.assertEqual([], [line for line in note if line.startswith("GIT_")])
+
+    def test_to_start_it_costs_two_more_programs(self) -> None:
+        self.command.write_text('#!/bin/sh\necho ran >>"${0%/*}/ran"\n')
+        log = self.folder / "started"
+
+        self.run_hook(environ={"PATH": path_of_noted_commands(log)})
+        wait_until((self.command.parent / "ran").exists, "the command to run")
+
+        self.assertEqual(["dd", "mv", "mv", "setsid"], sorted(log.read_text().split()))
+
+    def test_every_shell_forgets_gits_variables_and_no_other(self) -> None:
+        self.command.write_text('#!/bin/sh\nenv >"${0%/*}/ran.part"\nmv "${0%/*}/ran.part" "${0%/*}/ran"\n')
+        ran = self.command.parent / "ran"
+        environ = {
+            "GIT_A": "one\nGIT_B=two\nexport GIT_C-c=3\nexport PATH=x\nGIT_* $(touch hacked) 'it`s\"",
+            "GIT_PUSH_OPTION_0": "",
+            "GIT_QUARANTINE_PATH": "/x y",
+            "AGIT_A": "kept",
+            "OTHER": "export GIT_D=4",
+        }
+        path = busybox_path(self.folder / "busybox")
+        for name, shell in (
+            ("dash", ["dash"]),
+            ("busybox", ["busybox", "sh"]),
+            ("bash", ["bash", "--posix"]),
+        ):
+            program = shutil.which(shell[0])
+            if program is None:
+                continue
+            with self.subTest(shell=name):
+                paths = {"PATH": path} if name == "busybox" else {}
+                self.run_hook(shell=[program, *shell[1:]], environ={**environ, **paths})
+                wait_until(ran.exists, "the command to run")
+                lines = ran.read_text().splitlines()
+                ran.unlink()
+                self.assertEqual([], [line for line in lines if line.startswith("GIT_")])
+                self.assertIn("AGIT_A=kept", lines)
+                self.assertIn("OTHER=export GIT_D=4", lines)
+                self.assertEqual([], list(self.bare.rglob("hacked")))
 
     def test_a_push_while_it_runs_starts_no_second(self) -> None:
         self.push("main")
