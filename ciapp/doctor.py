@@ -22,6 +22,7 @@ import msgspec
 from ciapp.errors import CiError, GitError
 from ciapp.git import Repository, git_version
 from ciapp.intake.hook import default_name, installed_command, is_installed, is_removed
+from ciapp.intake.hook_settings import logs_refs
 from ciapp.intake.presence import is_dispatcher_alive
 from ciapp.intake.spool import REJECTED, spool_folder
 from ciapp.outlets.terminal import Color, escape_line, paint
@@ -260,6 +261,9 @@ def _check_hook(repository: KnownRepository) -> Iterator[Finding]:
         yield Finding(part, Mark.FAIL, f"git does not call it in {git_dir}", advice)
     elif not os.access(command := installed_command(git_dir), os.X_OK):
         yield Finding(part, Mark.FAIL, f"it cannot start ciapp: {command} is missing", advice)
+    elif not logs_refs(git_dir):
+        fact = f"git does not log the refs of {git_dir}: of two lost hooks in a row, one may be lost for ever"
+        yield Finding(part, Mark.WARN, fact, advice)
     else:
         yield Finding(part, Mark.OK, f"in {git_dir}")
 

@@ -11,6 +11,7 @@ few variables that say how to reach a remote.
 from __future__ import annotations
 
 import os
+import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ TRANSPORT_VARIABLES = frozenset(
     {"GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY", "GIT_ASKPASS", "GIT_EXEC_PATH"}
 )
 LOCK_HELD_S = 5.0  #: git holds a lock on refs for moments; one that stays for so long is nobody's
+REF_LOG_BYTES = 1 << 20  #: read of a ref's log: its last 7,000 changes or so
+REF_LOG_ENTRY = re.compile(rb"^([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64}) ", re.MULTILINE)
 NULL_IDS = frozenset({"0" * 40, "0" * 64})  #: what git writes for "no such object", SHA-1 and SHA-256
 
 
@@ -167,6 +170,21 @@ class Repository:
         """Every ref and the object it names, tags unpeeled."""
         listed = self.run("for-each-ref", "--format=%(objectname) %(refname)")
         return {name: value for value, name in (line.split(" ", 1) for line in listed.split("\n") if line)}
+
+    def ref_log(self, ref: str) -> list[tuple[str, str]]:
+        """The latest changes of a ref that git has noted, newest first: old value, new value.
+
+        Empty where it notes none. Read from its file: git itself tells the new values alone.
+        """
+        if ".." in ref:  # is no ref, and would lead elsewhere
+            return []
+        try:
+            with (self.git_dir / "logs" / ref).open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - REF_LOG_BYTES))
+                found = REF_LOG_ENTRY.findall(file.read(REF_LOG_BYTES))
+        except OSError:
+            return []
+        return [(old.decode(), new.decode()) for old, new in reversed(found)]
 
     def has_commit(self, commit: str) -> bool:
         """Whether the commit and its tree are here."""

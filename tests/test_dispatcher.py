@@ -456,6 +456,68 @@ class TestReconciliation(DispatcherTest):
         self.assertEqual([base, *lost], self.commits_with_run())
         self.assertEqual({"refs/heads/main": base}, seen_refs(self.database, 1))
 
+    def force_two_without_hooks(self, base: str) -> tuple[str, str]:
+        """Two pushes in a row whose hooks are lost, the second over the first."""
+        [first] = self.commits(1, "First")
+        self.lose_the_hook_of("main")
+        self.tree.git("reset", "--quiet", "--hard", base)
+        [second] = self.commits(1, "Second")
+        self.lose_the_hook_of("--force", "main")
+        return first, second
+
+    def test_of_two_lost_hooks_in_a_row_the_commits_that_were_forced_away_are_found(self) -> None:
+        [old, base] = self.commits(2)
+        self.tree.push(f"{old}:refs/heads/main")
+        self.tree.push("main")
+        self.step()
+        first, second = self.force_two_without_hooks(base)
+        self.reconcile()
+
+        self.assertEqual({old, base, first, second}, set(self.commits_with_run()))
+        self.assertEqual(
+            {first: BACKLOG, second: TIP},
+            {run.commit: run.priority for run in self.runs() if run.commit in (first, second)},
+        )
+        self.assertEqual({"refs/heads/main": second}, seen_refs(self.database, 1))
+        self.assertEqual([], self.records())
+
+    def test_of_two_lost_hooks_before_a_push_the_commits_that_were_forced_away_are_found(self) -> None:
+        [base] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        first, second = self.force_two_without_hooks(base)
+        self.tree.git("reset", "--quiet", "--hard", base)
+        [third] = self.commits(1, "Third")
+        self.tree.push("--force", "main")
+        self.step()
+
+        self.assertEqual({base, first, second, third}, set(self.commits_with_run()))
+        self.finish_all()
+        self.step()
+        self.assertEqual([], self.pins())
+
+    def test_of_a_branch_that_came_by_a_lost_hook_all_values_are_found(self) -> None:
+        [base] = self.commits(1)
+        first, second = self.force_two_without_hooks(base)
+        self.reconcile()
+        self.assertEqual({base, first, second}, set(self.commits_with_run()))
+
+    def test_what_a_ref_was_before_it_was_seen_is_not_found(self) -> None:
+        [base] = self.commits(1)
+        other = new_bare_repository(self, "other.git")
+        git(other, "config", "core.logAllRefUpdates", "true")
+        for subject in ("Old", "Older"):
+            self.tree.git("reset", "--quiet", "--hard", base)
+            self.tree.commit(subject)
+            self.tree.git("push", "--quiet", "--force", str(other), "main")
+        self.install(other)
+        self.tree.git("reset", "--quiet", "--hard", base)
+        commit = self.tree.commit("New")
+        git(other, "fetch", "--quiet", str(self.tree.path), "+main:main")
+        for _ in range(2):
+            self.reconcile()
+        self.assertEqual([commit], self.commits_with_run("other"))
+
     def test_a_ref_that_keeps_moving_is_not_taken_for_a_lost_push(self) -> None:
         self.lose_hook()
         self.step()

@@ -176,6 +176,10 @@ class TestDoctor(unittest.TestCase):
         )
         self.ci.ciapp("hook", "install", str(self.bare))
         self.assertEqual("ok", self.examine(0)["team hook"].mark)
+        self.ci.git("config", "--unset", "core.logAllRefUpdates", cwd=self.bare)
+        line = self.examine(0)["team hook"]
+        self.assertEqual(("warn", again), (line.mark, line.advice))
+        self.assertIn("git does not log the refs", line.fact)
         self.ci.ciapp("hook", "remove", str(self.bare))
         self.assertEqual("warn", self.examine(0)["team"].mark)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pwd
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from ciapp.errors import CiError, GitError, UsageError
 from ciapp.intake.hook import HookError, install_hook, is_installed, remove_hook
+from ciapp.intake.hook_settings import logs_refs
 from ciapp.intake.spool import read_records, spool_folder
 from tests.support.git_repositories import WorkTree, git, new_bare_repository, new_folder
 from tests.support.hooked import NULL, HookedTest, busybox_path, wait_until
@@ -198,6 +200,26 @@ class TestInstall(InstallTest):
         self.assertEqual(written_at, (self.bare / "hooks" / "post-receive").stat().st_mtime_ns)
         self.assertEqual("true", git(self.bare, "config", "--get-all", "receive.advertisePushOptions"))
         self.assertEqual("refs/ciapp", git(self.bare, "config", "--get-all", "receive.hideRefs"))
+        self.assertEqual("true", git(self.bare, "config", "--get-all", "core.logAllRefUpdates"))
+
+    def test_a_repository_that_logs_its_refs_already_is_left_to_do_it_its_way(self) -> None:
+        git(self.bare, "config", "core.logAllRefUpdates", "always")
+        self.install()
+        self.assertEqual("always", git(self.bare, "config", "--get-all", "core.logAllRefUpdates"))
+
+    def test_installing_again_makes_an_older_installation_log_its_refs(self) -> None:
+        before = snapshot(self.bare)
+        self.install()
+        note = self.bare / "ciapp" / "install.json"
+        told = json.loads(note.read_text())
+        del told["settings"]["core.logAllRefUpdates"], told["made_logs"]
+        note.write_text(json.dumps(told))
+        git(self.bare, "config", "--unset", "core.logAllRefUpdates")
+        self.assertFalse(logs_refs(self.bare))
+        self.install()
+        self.assertTrue(logs_refs(self.bare))
+        remove_hook(self.bare)
+        self.assertEqual(before, snapshot(self.bare))
 
     def test_installing_again_refreshes_how_ciapp_is_started(self) -> None:
         self.install()
@@ -488,7 +510,24 @@ class TestRemove(InstallTest):
         git(self.bare, "config", "--add", "receive.hideRefs", "refs/secret")
         git(self.bare, "config", "--add", "receive.hideRefs", "refs/other")
         git(self.bare, "config", "receive.denyDeletes", "false")
+        git(self.bare, "config", "core.logAllRefUpdates", "false")
         self.assert_leaves_no_trace()
+
+    def test_logs_of_refs_that_were_not_there_go_with_it(self) -> None:
+        self.install()
+        self.pushed()
+        self.assertTrue((self.bare / "logs" / "refs" / "heads" / "main").exists())
+        remove_hook(self.bare)
+        self.assertFalse((self.bare / "logs").exists())
+
+    def test_logs_of_refs_that_were_there_stay(self) -> None:
+        git(self.bare, "config", "core.logAllRefUpdates", "true")
+        self.tree.commit()
+        self.tree.push("main")
+        git(self.bare, "config", "--unset", "core.logAllRefUpdates")
+        self.install()
+        remove_hook(self.bare)
+        self.assertTrue((self.bare / "logs" / "refs" / "heads" / "main").exists())
 
     def test_our_settings_were_there(self) -> None:
         git(self.bare, "config", "receive.advertisePushOptions", "true")

@@ -178,6 +178,7 @@ class Dispatcher:
             record=f"{FOUND_RECORD}{moment:%Y%m%dT%H%M%S}-{digest.hexdigest()[:12]}",
             received_at=moment,
             updates=tuple(updates),
+            is_found=True,
         )
         try:
             record_change(self._settings, self._database, repository, change)

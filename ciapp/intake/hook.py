@@ -1,7 +1,7 @@
 """Put ciapp's post-receive hook into a repository, and take it out as if it had never been there.
 
 In:  a repository; its name in the ledger; how the hook may start ciapp.
-Out: the hook file; <git dir>/ciapp/ with spool, hook.conf and a note of what was changed; two git settings.
+Out: the hook file; <git dir>/ciapp/ with spool, hook.conf and a note of what was changed; git settings.
 
 The hard idea is to disturb nobody. A hook that was there is renamed beside ours and called by it, under its
 own name through a link in <git dir>/ciapp/chained/, since some hooks look at `$0`. A hooks folder that other
@@ -36,8 +36,11 @@ from ciapp.intake.hook_files import (
 )
 from ciapp.intake.hook_settings import (
     HOOKS_PATH,
+    LOG_ON,
+    LOG_SETTING,
     add_setting,
     find_hooks_folder,
+    logs_refs,
     restore_setting,
     set_setting,
     setting,
@@ -72,6 +75,7 @@ class _Note(msgspec.Struct, kw_only=True):
     hooks_folder: str  #: where our hook is; relative to the git directory, which may be moved
     shared_folder: str = ""  #: the hooks folder that other repositories use as well, if there is one
     made_folder: bool = False  #: whether the hooks folder was not there
+    made_logs: bool = False  #: whether git had no logs of refs until we told it to
     settings: dict[str, list[str]]  #: what we change → its values before, in the repository's own file
 
 
@@ -110,6 +114,9 @@ def remove_hook(path: Path) -> list[str]:
     drop_all_pins(Repository(git_dir))
     try:
         restored = _undo(git_dir, note)
+        if note.made_logs and not logs_refs(git_dir):
+            # git adds to the logs that are there, whatever it is told.
+            shutil.rmtree(git_dir / "logs", ignore_errors=True)
         shutil.rmtree(git_dir / "ciapp")
     except OSError as error:
         raise _as_hook_error(git_dir, "removed", error) from error
@@ -174,6 +181,9 @@ def _install(
         share_like_objects(git_dir, folder)
     note = note or _plan(git_dir)
     note.name = name
+    if not logs_refs(git_dir):
+        note.settings[LOG_SETTING] = setting(git_dir, LOG_SETTING, local=True)
+        note.made_logs = note.made_logs or not (git_dir / "logs").exists()
     write_at_once(git_dir / "ciapp" / NOTE, msgspec.json.format(msgspec.json.encode(note)), 0o644)
     write_at_once(
         git_dir / "ciapp" / "hook.conf", _hook_conf(git_dir, name, command, config, state_dir), 0o644
@@ -181,6 +191,9 @@ def _install(
     _place_hook(git_dir, note)
     set_setting(git_dir, OPTIONS_SETTING, OPTIONS_ON)
     add_setting(git_dir, HIDE_SETTING, HIDDEN)
+    if LOG_SETTING in note.settings and not logs_refs(git_dir):
+        # The only trace of a push whose hook was lost, and whose commits the next one has forced away.
+        set_setting(git_dir, LOG_SETTING, LOG_ON)
     if note.shared_folder:
         set_setting(git_dir, HOOKS_PATH, str(git_dir / note.hooks_folder))
     if not is_installed(git_dir):
@@ -270,6 +283,8 @@ def _undo(git_dir: Path, note: _Note) -> Path | None:
     shutil.rmtree(git_dir / "ciapp" / "chained", ignore_errors=True)
     restore_setting(git_dir, OPTIONS_SETTING, OPTIONS_ON, note.settings[OPTIONS_SETTING])
     restore_setting(git_dir, HIDE_SETTING, HIDDEN, note.settings[HIDE_SETTING])
+    if LOG_SETTING in note.settings:
+        restore_setting(git_dir, LOG_SETTING, LOG_ON, note.settings[LOG_SETTING])
     return restored if restored and restored.exists() else None
 
 

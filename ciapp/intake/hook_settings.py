@@ -11,6 +11,7 @@ from pathlib import Path
 from ciapp.git import Repository
 
 HOOKS_PATH = "core.hooksPath"
+LOG_SETTING, LOG_ON = "core.logAllRefUpdates", "true"
 
 #: Every hook that git may look for, but for post-receive.
 OTHER_HOOKS = frozenset(
@@ -66,6 +67,14 @@ def setting(git_dir: Path, key: str, *, local: bool = False) -> list[str]:
         if name == key.lower():
             values.append(value if has_value else "true")
     return values
+
+
+def logs_refs(git_dir: Path) -> bool:
+    """Whether git notes the values that branches have, which a bare repository does only if told to."""
+    told = setting(git_dir, LOG_SETTING)[-1:]
+    if not told:
+        return setting(git_dir, "core.bare")[-1:] != ["true"]
+    return told[0].lower() in {"true", "yes", "on", "1", "always"}
 
 
 def set_setting(git_dir: Path, key: str, value: str) -> None:

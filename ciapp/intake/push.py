@@ -9,7 +9,8 @@ A commit is new when no value that the ledger has seen reaches it:
 
 Old values do not count as seen. Mostly the ledger has seen them anyway; where it has not, a hook was lost,
 and the commits that its push brought would vanish for good behind the next push of the same ref: of those
-that this one forced away, the old value is the only trace (`lost_updates`).
+that this one forced away, the old value (`lost_updates`) and git's own log of the ref (`logged_updates`) are
+the only traces.
 """
 
 from __future__ import annotations
@@ -98,6 +99,34 @@ def lost_updates(updates: Iterable[RefUpdate], seen: Collection[str]) -> list[Re
         for one in updates
         if one.old not in NULL_IDS and one.old not in seen
     ]
+
+
+def logged_updates(
+    repository: Repository, updates: Iterable[RefUpdate], seen: Mapping[str, str]
+) -> list[RefUpdate]:
+    """The updates between the values `seen` of these refs and their new ones, oldest first for each ref.
+
+    None of a ref that git does not log, or whose log does not reach back so far.
+    """
+    found = []
+    for one in updates:
+        values = _values_between(repository.ref_log(one.ref), seen.get(one.ref, ""), one.new)
+        found += [RefUpdate("0" * len(one.new), value, one.ref) for value in values if value != one.new]
+    return found
+
+
+def _values_between(log: Iterable[tuple[str, str]], seen: str, latest: str) -> list[str]:
+    """Values of a ref after the one seen, up to the latest; `log` is newest first."""
+    values: list[str] = []
+    for old, new in log:
+        if not values and new != latest:
+            continue
+        if new == seen:
+            return values[::-1]
+        values.append(new)
+        if old == seen:
+            return values[::-1]
+    return values[::-1] if not seen else []
 
 
 def late_updates(

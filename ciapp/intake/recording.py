@@ -14,12 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from ciapp.git import Commit, Repository
+from ciapp.git import NULL_IDS, Commit, Repository
 from ciapp.intake.matrix import Matrix
 from ciapp.intake.pins import pin
 from ciapp.intake.push import (
     RefUpdate,
     late_updates,
+    logged_updates,
     lost_updates,
     new_commits,
     peeled_tags,
@@ -47,6 +48,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     updates: tuple[RefUpdate, ...]
     pusher: str = ""
     options: tuple[str, ...] = ()  #: of `git push -o`
+    is_found: bool = False  #: by comparing refs, which had other values in between, for all we know
 
 
 def policy_of(settings: Settings, repository: str, ref: str) -> RefPolicy:
@@ -63,12 +65,16 @@ def record_change(
     # What a ref that is off brought stays new: another ref may bring it again, to be tested.
     updates = [one for one in change.updates if policy_of(settings, repository.name, one.ref) != "off"]
     git = Repository(Path(repository.git_dir))
-    seen_of = seen_refs(database, repository.id)
-    seen = set(seen_of.values())
-    late = late_updates(git, updates, {one.ref: seen_of.get(stored_text(one.ref), "") for one in updates})
-    changed, refs = updates, {one.ref: one.new for one in updates}
-    lost = lost_updates(updates, seen)
-    now = tips(git, [one for one in updates if one not in late])
+    all_seen = seen_refs(database, repository.id)
+    seen = set(all_seen.values())
+    seen_of = {one.ref: all_seen.get(stored_text(one.ref), "") for one in updates}
+    late = late_updates(git, updates, seen_of)
+    refs = {one.ref: one.new for one in updates}
+    current = [one for one in updates if one not in late]
+    now = tips(git, current)
+    # Refs that have not come here straight from what was seen of them: hooks were lost.
+    led = [one for one in current if change.is_found or seen_of[one.ref] != _as_seen(one.old)]
+    lost = dict.fromkeys([*logged_updates(git, led, seen_of), *lost_updates(updates, seen)])
     updates = [*lost, *updates]
     tip_only = [one for one in updates if policy_of(settings, repository.name, one.ref) == "tip"]
     for ref, said in untestable(git, updates).items():
@@ -85,7 +91,7 @@ def record_change(
         pusher=change.pusher,
         options=change.options,
         refs=refs,
-        peeled=peeled_tags(git, [one for one in changed if one.new not in named]),
+        peeled=peeled_tags(git, [one for one in current if one.new not in named]),
         tips=named,
         late=frozenset(one.ref for one in late),
         left=frozenset(named.keys() - now.keys()),
@@ -95,6 +101,11 @@ def record_change(
         superseding=frozenset(one.ref for one in updates if settings.supersedes(repository.name, one.ref)),
     )
     return record_and_tell(database, repository, push, new_commits(git, updates, seen))
+
+
+def _as_seen(value: str) -> str:
+    """A ref's value as the ledger has it; empty where there is none."""
+    return "" if value in NULL_IDS else value
 
 
 def record_and_tell(

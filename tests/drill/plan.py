@@ -4,8 +4,9 @@ In:  a seed, the number of commits and of clones, and the faults that broker and
 Out: a plan; the same for the same input, on every machine. When exactly a fault meets whom is the machine's.
 
 Each branch and tag belongs to one clone, so no push is ever refused. What a lost hook brought is found in
-its ref, or as the old value of the next push there: of two hooks in a row that leave no record, the first
-one's commits may be forced away before anybody could know of them. So no such two follow each other.
+its ref, as the old value of the next push there, or in git's log of the ref, which goes with the ref. So a
+branch that lost two hooks in a row is not deleted, nor does one vanish that lost its last hook without a
+record of that.
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ class _History:
         self._clones = clones
         self._branches: dict[str, list[int]] = {}  # ref → its commits along first parents
         self._unrecorded: set[str] = set()  # refs whose last push lost its hook
+        self._kept: set[str] = set()  # refs whose log alone may tell of commits
         self._made = 0
 
     def pushes(self) -> Iterator[PlannedPush]:
@@ -149,7 +151,7 @@ class _History:
             return [self._new_branch(clone)]
         if step == "two":
             return [self._grow(one) for one in self._chance.sample(own, 2)]
-        if step == "delete" and len(own) > BRANCHES:
+        if step == "delete" and len(own) > BRANCHES and ref not in self._kept:
             del self._branches[ref]
             return [Update(ref, None)]
         return [self._grow(ref)]
@@ -200,9 +202,11 @@ class _History:
     def _fate_of_hook(self, updates: Sequence[Update]) -> str:
         refs = {one.ref for one in updates}
         fate = self._chance.choice(HOOK_DIES) if self._chance.random() < 0.12 else ""
-        if fate not in LEAVES_A_RECORD and refs & self._unrecorded:
+        is_deletion = any(one.commit is None for one in updates)
+        if fate not in LEAVES_A_RECORD and is_deletion and refs & self._unrecorded:
             fate = ""
         if fate and fate not in LEAVES_A_RECORD:
+            self._kept |= refs & self._unrecorded
             self._unrecorded |= refs
         else:
             self._unrecorded -= refs
