@@ -55,7 +55,7 @@ class NewPush(msgspec.Struct, frozen=True, kw_only=True):
     pusher: str = ""
     options: tuple[str, ...] = ()
     refs: Mapping[str, str]  #: every ref it changed → its new value; a null id for a deleted ref
-    peeled: Mapping[str, str] = {}  #: of those, the ones that name an annotated tag → the commit behind it
+    peeled: Mapping[str, str] = {}  #: of those that are not late, annotated tags → the commit behind each
     tips: Mapping[str, tuple[str, ...]]  #: commit → the refs that it was a value of
     late: frozenset[str] = (
         frozenset()
@@ -162,8 +162,7 @@ def record_push(
         for batch in _batches(commits):
             new_commits += _insert_commits(database, connection, repository_id, push, batch)
             new_runs += _insert_runs(database, connection, repository_id, int(added), ref, push, batch)
-        peeled = {name: commit for name, commit in push.peeled.items() if name in moved}
-        store_refs(database, connection, repository_id, moved, peeled)
+        store_refs(database, connection, repository_id, moved, push.peeled)
         return Recorded(push_id=int(added), commits=new_commits, runs=new_runs)
 
 
