@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from ciapp.errors import CiError
+from ciapp.errors import CiError, SandboxError
 from ciapp.git import WorkTree
 from ciapp.intake.register import install_and_register
 from ciapp.outlets.text import render_report
@@ -31,7 +31,7 @@ from ciapp.results.runs import find_runs
 from ciapp.results.store import report_on
 from ciapp.services import Services
 from ciapp.settings import load_settings
-from ciapp.testing.sandbox import check_level
+from ciapp.testing.sandbox import SandboxSetting, check_level
 
 AUTHOR = ("ciapp demo", "demo@localhost")
 RESULT_WITHIN_S = 60.0
@@ -82,7 +82,6 @@ def run_demo(*, keep: bool) -> None:
 
 def _show(folder: Path, environment: Mapping[str, str]) -> None:
     settings = load_settings()
-    check_level(settings.sandbox, settings.state_path)
     database = Database(settings.database)
     database.migrate()
     bare, work = folder / "team.git", folder / "team"
@@ -163,17 +162,28 @@ def _step(text: str) -> None:
 def _embedded_settings(folder: Path) -> Iterator[dict[str, str]]:
     """Settings of the demo's own, for this process and for those it starts."""
     before = {name: value for name, value in os.environ.items() if name.startswith("CIAPP_")}
-    before.pop("CIAPP_SANDBOX", None)  # who starts it says under what level, as everywhere
     for name in before:
         del os.environ[name]
     config = folder / "ciapp.toml"
     config.write_text(f'state_dir = "{folder / "state"}"\n')
     os.environ["CIAPP_CONFIG"] = str(config)
+    # Who starts it says at what level, as everywhere.
+    os.environ["CIAPP_SANDBOX"] = before.get("CIAPP_SANDBOX") or _level(folder)
     try:
         yield dict(os.environ)
     finally:
-        del os.environ["CIAPP_CONFIG"]
+        del os.environ["CIAPP_CONFIG"], os.environ["CIAPP_SANDBOX"]
         os.environ.update(before)
+
+
+def _level(folder: Path) -> SandboxSetting:
+    """As everywhere; but where tests could only be root, the demo's own commits may be that as well."""
+    try:
+        check_level("auto", folder)
+    except SandboxError:
+        click.echo("There is no bubblewrap here, so the demo tests its own commits as root; see README.")
+        return "off-as-root"
+    return "auto"
 
 
 def _free_port() -> int:
