@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from ciapp import __version__
+from ciapp import __version__, start
 from ciapp.context import PYTHON, REPO, REV, Context, pass_context
 from ciapp.desk.commands import init_command, reproduce_command, run_command
 from ciapp.errors import FAULT_EXIT_CODE, CiError, NoSuchRunError
@@ -47,6 +47,8 @@ from ciapp.show import (
     status_document,
     write_junit,
 )
+
+start.loaded()
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -212,6 +212,25 @@ class TestBadInput(CommandLine):
                 self.assertEqual(141, done.returncode)
 
 
+class TestStart(CommandLine):
+    def test_a_command_loads_nothing_that_it_has_no_use_for_and_collects_nothing_meanwhile(self) -> None:
+        script = (
+            "import click, gc, sys\n"
+            "looks = []\n"
+            "gc.callbacks.append(lambda phase, info: looks.append(phase))\n"
+            "import ciapp.cli\n"
+            "print(len(looks), gc.isenabled(), *sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=self.environ, capture_output=True, text=True, check=True
+        )
+        looks, is_collecting, *modules = done.stdout.split()
+        heavy = {"celery", "kombu", "flower", "tornado", "alembic", "sqlalchemy.dialects.postgresql"}
+        self.assertEqual(set(), heavy & set(modules))
+        self.assertLess(int(looks), 10)
+        self.assertEqual("True", is_collecting)
+
+
 class Pushed(CommandLine):
     """A repository `team` with one commit on main, which the dispatcher has taken in."""
 

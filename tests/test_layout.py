@@ -23,6 +23,7 @@ STOREYS = (
         "cli": (
             "cli",
             "context",
+            "start",
             "program",
             "hooking",
             "keeping",
