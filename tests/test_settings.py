@@ -100,7 +100,7 @@ class TestSettings(unittest.TestCase):
                 self.refused(text, f"FILE: {said}")
 
     def test_a_choice_that_there_is_not_is_said_with_those_that_there_are(self):
-        said = "'maybe' is none of auto, required, off; correct it"
+        said = "'maybe' is none of auto, required, off, off-as-root; correct it"
         self.refused("sandbox = 'maybe'", f"FILE: setting 'sandbox': {said}")
         self.refused("", f"$CIAPP_SANDBOX is 'maybe': {said}", CIAPP_SANDBOX="maybe")
 
