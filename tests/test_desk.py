@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from ciapp.testing.environment import default_python
 from ciapp.testing.interpreters import minor_version
 from tests.support.git_repositories import ENVIRONMENT, git, new_folder
+from tests.support.levels import usual_level
 from tests.support.samples import find_pythons
 from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK, processes_with, tree_of, wait_until
 from tests.support.services import need
@@ -65,7 +66,7 @@ class Desk(unittest.TestCase):
             **ENVIRONMENT,
             "HOME": str(self.home),
             "CIAPP_STATE_DIR": str(self.home / "state"),
-            "CIAPP_SANDBOX": self.sandbox,
+            "CIAPP_SANDBOX": usual_level() if self.sandbox == "auto" else self.sandbox,
             "PYTHONPATH": str(CODE),
         }
 

@@ -31,7 +31,8 @@ from ciapp.testing.supervisor import SuitePlan
 from tests.support.git_repositories import git, new_bare_repository, new_folder
 from tests.support.package_index import PackageIndex, wheel
 from tests.support.pipelines import Pipeline
-from tests.support.sandboxes import WEAK
+from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK
+from tests.support.services import need
 
 #: A test that gives another reason each time: whoever has the same one was not run.
 CHANCE = """\
@@ -56,6 +57,8 @@ def chance(report: Report) -> str:
 
 class ReuseCase(unittest.TestCase):
     def setUp(self) -> None:
+        if not HAS_BUBBLEWRAP:
+            need("bubblewrap", "without it no result is reused")
         self.ci = Pipeline(self)
         self.first = self.ci.push_commit(FILES)
         self.assert_tested(self.first)

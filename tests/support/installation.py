@@ -25,6 +25,7 @@ from ciapp.results.report import Report, State
 from ciapp.results.runs import Run, find_runs
 from ciapp.results.store import report_on
 from tests.support.ledgers import fresh_postgresql_url
+from tests.support.levels import usual_level
 from tests.support.network import Host
 from tests.support.servers import PrivateRedis, standard_rabbitmq_url
 from tests.support.services import need
@@ -68,6 +69,8 @@ class Installation:
         self._databases: dict[str, Database] = {}
         test.addCleanup(self.remove)
         lines = [f'state_dir = "{self.folder / "state"}"', *settings]
+        if not any(line.startswith("sandbox") for line in settings):
+            lines.insert(0, f'sandbox = "{usual_level()}"')
         if broker:
             lines.insert(0, f'broker_url = "{broker}"')
         if database:

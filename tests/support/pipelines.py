@@ -22,6 +22,7 @@ from ciapp.settings import Settings
 from ciapp.testing import pipeline
 from ciapp.testing.pipeline import test_run
 from tests.support.git_repositories import WorkTree, new_folder
+from tests.support.levels import usual_level
 
 
 class Pipeline:
@@ -31,7 +32,8 @@ class Pipeline:
         """`settings` as the settings file has them."""
         folder = new_folder(test)
         folder.chmod(0o711)
-        self.settings = msgspec.convert({"state_dir": str(folder / "state"), **settings}, Settings)
+        usual = {"state_dir": str(folder / "state"), "sandbox": usual_level()}
+        self.settings = msgspec.convert(usual | settings, Settings)
         self.settings.state_path.mkdir(mode=0o755)
         self.database = Database(self.settings.database)
         self.database.migrate()

@@ -22,6 +22,7 @@ from ciapp.testing.mirror import Mirror
 from ciapp.testing.sandbox import Sandbox, SandboxedProcess, SandboxSetting, find_level, open_sandbox
 from ciapp.testing.slot import Slot, take_slot
 from tests.support.git_repositories import WorkTree, new_folder
+from tests.support.levels import usual_level
 
 PYTHON = default_python()
 ENDS_WITHIN_S = 60.0
@@ -47,7 +48,7 @@ class Place:
         """For one test, or for a class of them."""
         owner = test if isinstance(test, unittest.TestCase) else _OfClass(test)
         self.state = new_folder(owner) / "state"
-        self.setting = setting
+        self.setting = usual_level() if setting == "auto" else setting
         self.slot: Slot = take_slot(self.state)
         owner.addCleanup(lambda: self.slot.release())
         self.origin = WorkTree(owner, self.state)
