@@ -57,9 +57,8 @@ class NewPush(msgspec.Struct, frozen=True, kw_only=True):
     refs: Mapping[str, str]  #: every ref it changed → its new value; a null id for a deleted ref
     peeled: Mapping[str, str] = {}  #: of those that are not late, annotated tags → the commit behind each
     tips: Mapping[str, tuple[str, ...]]  #: commit → the refs that it was a value of
-    late: frozenset[str] = (
-        frozenset()
-    )  #: refs that have moved on, to what the ledger has seen of them already
+    #: Refs that have moved on, to what the ledger has seen of them already.
+    late: frozenset[str] = frozenset()
     left: frozenset[str] = frozenset()  #: of the tips, those that all their refs have left: no longer urgent
     tested: frozenset[str] | None = None  #: of the new commits, those to test; None: all of them
     environments: EnvironmentsOf = default_alone
@@ -210,8 +209,6 @@ def _insert_runs(
         for commit in batch
         if commit.id not in purged and (push.tested is None or commit.id in push.tested)
     ]
-    # What a superseding ref has left already is behind everything else, as if it had come in time.
-    behind = DEFERRED if push.refs and push.refs.keys() <= push.late & push.superseding else BACKLOG
     rows, floor = [], token_floor(connection)
     for commit, environments in zip(tested, push.environments(tested) if tested else (), strict=True):
         tip_refs = push.tips.get(commit.id, ())
@@ -222,7 +219,7 @@ def _insert_runs(
                 environment=environment,
                 push_id=push_id,
                 ref=ref or (stored_text(tip_refs[0]) if tip_refs else ""),
-                priority=TIP if commit.id in push.tips and commit.id not in push.left else behind,
+                priority=_priority(push, commit.id),
                 queued_at=now,
                 token=floor,
                 fresh=push.fresh,
@@ -232,6 +229,14 @@ def _insert_runs(
     if not rows:
         return 0
     return max(0, connection.execute(database.insert_new(schema.runs), rows).rowcount)
+
+
+def _priority(push: NewPush, commit: str) -> int:
+    """How urgent a new commit's run is: what a superseding ref has left already is behind everything else."""
+    if commit in push.tips and commit not in push.left:
+        return TIP
+    refs = push.tips.get(commit) or (push.refs if push.refs.keys() <= push.late else ())
+    return DEFERRED if refs and push.superseding.issuperset(refs) else BACKLOG
 
 
 def new_run(
