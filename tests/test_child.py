@@ -15,6 +15,7 @@ OUTCOMES = (
     "fails_in_subtests",
     "breaks_fixtures",
     "breaks_cleanups",
+    "skips_its_tear_down",
     "exits_in_fixtures",
     "cannot_be_imported",
     "load_tests_raises",

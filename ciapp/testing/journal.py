@@ -24,6 +24,7 @@ LONGEST_LINE = 4 * 1024 * 1024
 MOST_TESTS = 200_000
 MOST_SUBTESTS = 1_000  #: rows of one test
 MOST_FIXTURES = 10_000  #: failed ones of a run
+MOST_SKIPPED_FIXTURES = 20
 
 NOBODY = -1  #: index of no test
 BETWEEN = "between"  #: what runs while no test and no fixture is open
@@ -36,6 +37,7 @@ class Journal:
     def __init__(self, selection: Selection = Selection()) -> None:  # noqa: B008  # it is frozen
         self.records: dict[Key, Record] = {}
         self.fixtures: list[tuple[FixtureResult, Scope | None]] = []
+        self.skipped_fixtures: dict[str, str] = {}  #: those that no test was skipped for, and their reasons
         self.lost_modules: list[str] = []  #: that ended a child when they were imported
         self.unloaded: list[str] = []
         self.more_unloaded = 0
@@ -188,6 +190,9 @@ class Journal:
             case events.FixtureFailed():
                 self._fail_fixture(child, event, event.message, event.traceback)
             case events.FixtureSkipped():
+                if not event.tests and len(self.skipped_fixtures) < MOST_SKIPPED_FIXTURES:
+                    name = f"{clean(event.phase)[:100]} ({clean(event.scope)[:200]})"
+                    self.skipped_fixtures[name] = clean(event.message)[:200]
                 self._default(child, event.tests, Outcome.SKIPPED, event.message)
                 child.fixture = None
             case events.Loading():

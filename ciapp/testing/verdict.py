@@ -42,7 +42,7 @@ def conclude(journal: Journal, outputs: Outputs, close: Close, known_tests: Sequ
     return Findings(
         status=status,
         reason=reason,
-        warnings=(*_warnings(journal, outputs, tests, missing.vanished), *close.warnings),
+        warnings=(*_warnings(journal, outputs, tests, missing), *close.warnings),
         tests=(*tests, *missing.not_run),
         fixtures=tuple(_fixture(found, place, outputs) for found, place in journal.fixtures),
         output=outputs.outside(),
@@ -125,13 +125,14 @@ class _Missing(msgspec.Struct, frozen=True):
     """Tests of the parent commit that this run did not find."""
 
     not_run: list[TestResult]  #: because what holds them could not be loaded
+    hidden: list[str]  #: because the module or class that holds them is skipped
     vanished: list[str]  #: for no such reason
 
 
 def _missing(
     journal: Journal, tests: Sequence[TestResult], status: Status, known_tests: Sequence[Key]
 ) -> _Missing:
-    missing = _Missing([], [])
+    missing = _Missing([], [], [])
     if status in (Status.SETUP_FAILED, Status.CANCELLED):
         return missing
     found = {(test.id, test.ordinal) for test in tests}
@@ -147,8 +148,10 @@ def _missing(
             missing.not_run.append(
                 TestResult(id=test_id, ordinal=ordinal, outcome=Outcome.NOT_RUN, message=message)
             )
-        # A module that skips itself hides its tests; one that loads again was a load error before.
-        elif skipped.isdisjoint(_scopes(test_id)) and test_id not in scopes:
+        elif not skipped.isdisjoint(_scopes(test_id)):
+            missing.hidden.append(test_id)
+        # A module that loads again was a load error before.
+        elif test_id not in scopes:
             missing.vanished.append(test_id)
     return missing
 
@@ -159,7 +162,7 @@ def _scopes(test_id: str) -> list[str]:
 
 
 def _warnings(
-    journal: Journal, outputs: Outputs, tests: Sequence[TestResult], vanished: Sequence[str]
+    journal: Journal, outputs: Outputs, tests: Sequence[TestResult], missing: _Missing
 ) -> list[str]:
     warnings = []
     if journal.unloaded:
@@ -171,10 +174,18 @@ def _warnings(
     shared = [test_id for test_id, times in Counter(test.id for test in tests).items() if times > 1]
     if shared:
         warnings.append(f"{count(len(shared), 'id')} shared by several tests: {names(shared, len(shared))}")
-    if vanished:
+    if vanished := missing.vanished:
         warnings.append(
             f"{count(len(vanished), 'test')} of the parent commit not found: {names(vanished, len(vanished))}"
         )
+    if hidden := missing.hidden:
+        warnings.append(
+            f"{count(len(hidden), 'test')} of the parent commit in modules that skip themselves now: "
+            f"{names(hidden, len(hidden))}"
+        )
+    if tests and all(test.outcome is Outcome.SKIPPED for test in tests):
+        warnings.append("every test was skipped")
+    warnings += [f"{scope} skipped itself: {message}" for scope, message in journal.skipped_fixtures.items()]
     if journal.strays:
         warnings.append(
             f"{count(journal.strays, 'forked process', 'forked processes')} came back into the suite: "
