@@ -22,6 +22,7 @@ from ciapp.testing.supervisor import CHILD, Progress, compile_child
 from tests.support.plain_sandbox import PlainProcess, PlainSandbox
 from tests.support.samples import QUICK, SAMPLES, add_sample_tests, find_pythons, run_project, run_sample
 from tests.support.sandboxes import WEAK, Place
+from tests.support.services import need
 from tests.test_child import OUTCOMES
 
 SURVIVED = (
@@ -61,6 +62,10 @@ OUTLIVED = "processes that the tests started outlived them, and were killed"
 
 
 class TestSamples(unittest.TestCase):
+    def test_samples_are_run_under_more_than_one_python(self) -> None:
+        if len(find_pythons()) < 2:
+            need("a second Python", "nothing is known of the child under other versions")
+
     def test_every_sample_is_run(self) -> None:
         samples = {file.parent.name for file in SAMPLES.glob("*/expected.toml")}
 
