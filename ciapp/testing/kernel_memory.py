@@ -14,6 +14,7 @@ since one that is closed lives on for as long as nobody has read what was sent t
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -21,10 +22,12 @@ from typing import NamedTuple
 from ciapp.testing.holdings import Holdings
 from ciapp.testing.processes import PAGE, namespace_of, table_bytes
 
-CHANGES_BY_ITSELF = (
-    32 << 20
-)  #: by which the kernel's memory grows and shrinks on a host that does little else
-LARGEST = ("core/wmem_max", "core/rmem_max")  #: what a socket may be given to send and to receive; twice that
+#: By which the kernel's memory grows and shrinks on a host that does little else.
+CHANGES_BY_ITSELF = 32 << 20
+#: What a socket may be given to send and to receive. It gets twice that and uses one of the two, for what is
+#: on its way counts for the sender (unix) or for the receiver (netlink); and the last message goes beyond.
+LARGEST = ("net/core/wmem_max", "net/core/rmem_max")
+LAST_MESSAGE = 128 << 10
 
 
 class _Sockets(NamedTuple):
@@ -70,10 +73,13 @@ def _sockets(pid: str) -> _Sockets:
 
 @cache
 def _largest_socket() -> int:
-    return 2 * sum(_setting(f"net/{name}") for name in LARGEST)
+    return 2 * max(map(_setting, LARGEST)) + LAST_MESSAGE
 
 
 @cache
 def _setting(name: str) -> int:
-    with open(f"/proc/sys/{name}", "rb") as file:
-        return int(file.read())
+    try:
+        with open(f"/proc/sys/{name}", "rb") as file:
+            return int(file.read())
+    except OSError:
+        return sys.maxsize  # a container is not told
