@@ -321,10 +321,19 @@ class TestMemory(HostileTest):
         for way, reason in self.REFUSED.items():
             with self.subTest(way):
                 self.assertEqual(["used"], run_unconfined("hostile_memory_bomb", way, "1", "stop"))
-                for setting in SETTINGS:
-                    self.place.setting = setting
-                    ended = self.attack("hostile_memory_bomb", way, "100")
-                    self.assertEqual((1, f"refused: {reason}\n", ""), ended)
+                self.assert_refused(way, reason)
+
+    def test_secret_memory_is_refused_at_both_levels(self) -> None:
+        if run_unconfined("hostile_memory_bomb", "secret", "1", "stop") != ["used"]:
+            self.skipTest("this kernel has no secret memory, or not for us")
+        self.assert_refused("secret", "Function not implemented")
+
+    def assert_refused(self, way: str, reason: str) -> None:
+        """One way to use memory is not to be had."""
+        for setting in SETTINGS:
+            self.place.setting = setting
+            ended = self.attack("hostile_memory_bomb", way, "100")
+            self.assertEqual((1, f"refused: {reason}\n", ""), ended)
 
     def test_shared_memory_in_small_measure_is_to_be_had(self) -> None:
         script = """

@@ -7,6 +7,7 @@
   semaphores are had up to a size (PostgreSQL takes 56 bytes and up to 20 semaphores), message queues not at
   all. The kernel allows 4,096 segments: 64 MiB.
 - io_uring, which holds files that stand in no process's list.
+- Secret memory (memfd_secret), which nobody is told the size of once it is not mapped any more.
 - vmsplice: a byte of it in a pipe keeps the page that it stands in, which may be of 2 MiB.
 - Sockets to the machine that this one is a guest of, and to its other guests (vsock): no network namespace
   holds them.
@@ -29,7 +30,7 @@ import msgspec
 
 SEGMENT_BYTES = 16 * 1024
 SEMAPHORES = 32  #: of a set
-IO_URING_SETUP, CLONE3 = 425, 435  #: everywhere
+IO_URING_SETUP, CLONE3, MEMFD_SECRET = 425, 435, 447  #: everywhere
 CLONE_NEWUSER = 0x10000000
 AF_VSOCK = 40
 IPC_SEMGET, IPC_MSGGET, IPC_SHMGET = 2, 13, 23  #: what `ipc` is asked for, by its first argument
@@ -94,6 +95,7 @@ def _block(calls: Calls) -> list[bytes]:
     block = [_do(LOAD, NUMBER), _do(AND, 0xFFFFFFFF ^ X32)]
     block += [_do(AT_LEAST, calls.keys, no=2), _do(AT_LEAST, calls.keys + KEY_CALLS, yes=1), *refuse]
     block += _when(IO_URING_SETUP, refuse) + _when(calls.msgget, refuse) + _when(CLONE3, refuse)
+    block += _when(MEMFD_SECRET, refuse)
     block += _when(calls.vmsplice, refuse)
     block += _when(calls.clone, _without(CLONE_NEWUSER, calls.clone_flags, calls))
     block += _when(calls.unshare, _without(CLONE_NEWUSER, 0, calls))
