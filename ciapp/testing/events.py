@@ -12,6 +12,9 @@ import msgspec
 
 from ciapp.results.report import Outcome
 
+#: What a child may say of a test.
+CLAIMS = frozenset(Outcome) - {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.NOT_RUN}
+
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
     """Anything that the child says; numbered without a gap."""

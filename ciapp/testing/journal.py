@@ -16,19 +16,17 @@ from functools import partial
 from ciapp.results.report import FixtureResult, Outcome, Subtest
 from ciapp.testing import events
 from ciapp.testing.budget import LONGEST_MESSAGE, ROW_SIZE, TEXT_BUDGET, Budget, clean
-from ciapp.testing.events import AnyEvent, parse_event
+from ciapp.testing.events import CLAIMS, AnyEvent, parse_event
+from ciapp.testing.fixtures import Fixtures
 from ciapp.testing.output import Scope
 from ciapp.testing.records import Child, Ending, Key, Record, Selection
 
 LONGEST_LINE = 4 * 1024 * 1024
 MOST_TESTS = 200_000
 MOST_SUBTESTS = 1_000  #: rows of one test
-MOST_FIXTURES = 10_000  #: failed ones of a run
-MOST_SKIPPED_FIXTURES = 20
 
 NOBODY = -1  #: index of no test
 BETWEEN = "between"  #: what runs while no test and no fixture is open
-CLAIMS = frozenset(Outcome) - {Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.NOT_RUN}  #: what a child may say
 
 
 class Journal:
@@ -36,8 +34,6 @@ class Journal:
 
     def __init__(self, selection: Selection = Selection()) -> None:  # noqa: B008  # it is frozen
         self.records: dict[Key, Record] = {}
-        self.fixtures: list[tuple[FixtureResult, Scope | None]] = []
-        self.skipped_fixtures: dict[str, str] = {}  #: those that no test was skipped for, and their reasons
         self.lost_modules: list[str] = []  #: that ended a child when they were imported
         self.unloaded: list[str] = []
         self.more_unloaded = 0
@@ -58,6 +54,7 @@ class Journal:
         self.news: list[Record | FixtureResult] = []  #: what was settled since somebody took this list
         self._selection = selection
         self._budget = Budget()
+        self.fixtures = Fixtures(self._budget)
         self._child = Child(b"")
 
     @property
@@ -129,8 +126,7 @@ class Journal:
             self.is_good = self.is_good and child.is_good
             ending = Ending(Outcome.CRASHED, "the test never said how it ended")
         for index in child.open:
-            record = self._record(child, index)
-            if record is not None and record.outcome is None:
+            if (record := self._record(child, index)) is not None and record.outcome is None:
                 self._give(record, ending.outcome, ending.sentence, ending.dump)
         if child.has_ended or child.is_explained or child.open or ending.outcome is Outcome.NOT_RUN:
             child.open.clear()
@@ -190,9 +186,8 @@ class Journal:
             case events.FixtureFailed():
                 self._fail_fixture(child, event, event.message, event.traceback)
             case events.FixtureSkipped():
-                if not event.tests and len(self.skipped_fixtures) < MOST_SKIPPED_FIXTURES:
-                    name = f"{clean(event.phase)[:100]} ({clean(event.scope)[:200]})"
-                    self.skipped_fixtures[name] = clean(event.message)[:200]
+                if not event.tests:
+                    self.fixtures.skip(event.phase, event.scope, event.message)
                 self._default(child, event.tests, Outcome.SKIPPED, event.message)
                 child.fixture = None
             case events.Loading():
@@ -314,11 +309,8 @@ class Journal:
     def _add_fixture(
         self, phase: str, scope: str, message: str, traceback: str, place: Scope | None = None
     ) -> None:
-        message, traceback = self._budget.texts(message, traceback)
-        found = FixtureResult(phase=phase, scope=scope, message=message, traceback=traceback)
-        if len(self.fixtures) < MOST_FIXTURES:
-            self.fixtures.append((found, place))
-            self.news.append(found)
+        found = self.fixtures.fail(phase, scope, message, traceback, place)
+        self.news += [found] if found is not None else []
 
     def _default(self, child: Child, tests: Iterable[int], outcome: Outcome, message: str) -> None:
         for index in tests:

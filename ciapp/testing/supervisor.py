@@ -320,7 +320,7 @@ class _Attempt:
 
     def _tell_progress(self) -> None:
         journal = self._journal
-        progress = Progress(len(journal.records), journal.done, journal.failed + len(journal.fixtures))
+        progress = Progress(len(journal.records), journal.done, journal.failed + len(journal.fixtures.failed))
         if progress != self._told:
             self._told = progress
             self._on_progress(progress)

@@ -44,7 +44,7 @@ def conclude(journal: Journal, outputs: Outputs, close: Close, known_tests: Sequ
         reason=reason,
         warnings=(*_warnings(journal, outputs, tests, missing), *close.warnings),
         tests=(*tests, *missing.not_run),
-        fixtures=tuple(_fixture(found, place, outputs) for found, place in journal.fixtures),
+        fixtures=tuple(_fixture(found, place, outputs) for found, place in journal.fixtures.failed),
         output=outputs.outside(),
         python=journal.python,
         sandbox=close.sandbox,
@@ -70,7 +70,7 @@ def _judge(journal: Journal, tests: Sequence[TestResult], close: Close) -> tuple
             f"{count(journal.contradictions, 'event')} of the tests came twice or after the end, "
             "so somebody else spoke for them"
         )
-    if not journal.is_good and not journal.failed and not journal.fixtures:
+    if not journal.is_good and not journal.failed and not journal.fixtures.failed:
         doubts.append("unittest itself takes the tests for failed, though they told of no failure")
     doubts += close.odd_exits
     if lost := [test_id for test_id, _ in journal.out_of_reach()]:
@@ -86,7 +86,7 @@ def _judge(journal: Journal, tests: Sequence[TestResult], close: Close) -> tuple
         )
     reason = next(filter(None, doubts), "")
     everyone_ended = journal.is_listed and journal.ended == journal.children
-    all_good = everyone_ended and not journal.fixtures and all(test.outcome.is_good for test in tests)
+    all_good = everyone_ended and not journal.fixtures.failed and all(test.outcome.is_good for test in tests)
     if reason or not all_good:
         return Status.FAILED, reason
     if not tests:
@@ -185,7 +185,7 @@ def _warnings(
         )
     if tests and all(test.outcome is Outcome.SKIPPED for test in tests):
         warnings.append("every test was skipped")
-    warnings += [f"{scope} skipped itself: {message}" for scope, message in journal.skipped_fixtures.items()]
+    warnings += [f"{scope} skipped itself: {message}" for scope, message in journal.fixtures.skipped.items()]
     if journal.strays:
         warnings.append(
             f"{count(journal.strays, 'forked process', 'forked processes')} came back into the suite: "
