@@ -97,7 +97,7 @@ DEFERRED = {
     "ciapp.desk.commands": "as for ciapp.cli; testing brings the sandbox and the environments along",
     "ciapp.doctor": "the worker's rooms bring celery and the pipeline along; only two checks look at them",
     "ciapp.results.database": "alembic is slow to import, and nearly every command finds its tables ready",
-    "ciapp.testing.child.listing": "hashlib for ids that are too long: 3 ms of each start, for next to nobody",
+    "ciapp.testing.child.listing": "hashlib, for hardly anybody: it costs 3 ms of each start",
     "ciapp.testing.child.program": "unittest is what the checkout's sys.path makes it, once that is set",
 }
 
