@@ -102,8 +102,8 @@ class TestResult(msgspec.Struct, frozen=True, kw_only=True):
 class FixtureResult(msgspec.Struct, frozen=True, kw_only=True):
     """A class or module fixture that failed: it belongs to its scope, not to a test."""
 
-    phase: str  #: setUpClass, tearDownClass, setUpModule or tearDownModule
-    scope: str  #: the class or module, as unittest names it
+    phase: str  #: setUpClass, tearDownClass, setUpModule, tearDownModule, or "the suite"
+    scope: str  #: the class or module, as unittest names it; empty for the suite
     message: str = ""
     traceback: str = ""
     stdout: str = ""

@@ -27,7 +27,7 @@ import msgspec
 from ciapp.results.report import Findings, FixtureResult, Outcome, Status, TestResult
 from ciapp.settings import Limits
 from ciapp.testing.channels import Channels
-from ciapp.testing.child.channel import CHANNEL_LOST
+from ciapp.testing.exits import CHANNEL_CLOSED, CHILD, explain_exit, without_our_frames
 from ciapp.testing.journal import BETWEEN, Journal
 from ciapp.testing.output import Outputs
 from ciapp.testing.records import Ending, Key, Selection
@@ -35,7 +35,6 @@ from ciapp.testing.sandbox import Sandbox, SandboxedProcess
 from ciapp.testing.stragglers import GRACE_S
 from ciapp.testing.verdict import Close, conclude, count, result_of
 
-CHILD = Path(__file__).parent / "child"
 DUMP_SIGNAL = signal.SIGRTMAX - 3  #: asks a child for its stacks; none that tests are likely to use
 
 LOOK_EVERY_S = 0.2  #: how often the process, its limits and `should_stop` are looked at
@@ -44,8 +43,6 @@ EXIT_GRACE_S = 1.0 + GRACE_S  #: between a child's last word and its end, with t
 DUMP_GRACE_S = 1.0
 QUIET_S = 0.05  #: a stack dump that has not grown for so long is complete
 TERM_GRACE_S = 2.0
-
-CHANNEL_CLOSED = "the process closed the channel on which it reports"
 
 
 class SuitePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,7 +187,7 @@ class _Attempt:
                 self._warnings.append("processes that the tests started outlived them, and were killed")
             channels.drain_rest()
             if not self._journal.child.has_ended and channels.dump():
-                ending = Ending(ending.outcome, ending.sentence, _without_our_frames(channels.dump()))
+                ending = Ending(ending.outcome, ending.sentence, without_our_frames(channels.dump()))
         finally:
             channels.close()
         self._journal.end_child(ending)
@@ -275,7 +272,7 @@ class _Attempt:
         channels.drain_rest()
         if self._journal.child.has_ended:
             return self._let_go(process, channels)
-        return Ending(Outcome.CRASHED, _explain_exit(process.poll()))
+        return Ending(Outcome.CRASHED, explain_exit(process.poll()))
 
     def _let_go(self, process: SandboxedProcess, channels: Channels) -> Ending:
         """The child has said its last word: give it a moment to exit, and see what it leaves behind."""
@@ -290,9 +287,9 @@ class _Attempt:
             channels.drain(0)
             process.wait(POLL_S)
         if self._journal.child.is_good and status != 0:
-            self._odd_exits.append(f"after the last test {_explain_exit(status)}, though none had failed")
+            self._odd_exits.append(f"after the last test {explain_exit(status)}, though none had failed")
         elif status not in (0, 1):
-            self._warnings.append(f"after the last test {_explain_exit(status)}")
+            self._warnings.append(f"after the last test {explain_exit(status)}")
         return ending
 
     def _time_out(
@@ -327,19 +324,3 @@ class _Attempt:
         news, journal.news = journal.news, []
         for one in news:
             self._on_settled(one if isinstance(one, FixtureResult) else result_of(one, self._outputs))
-
-
-def _without_our_frames(dump: str) -> str:
-    return "".join(line for line in dump.splitlines(keepends=True) if f'File "{CHILD}/' not in line)
-
-
-def _explain_exit(status: int | None) -> str:
-    if status == CHANNEL_LOST:
-        return CHANNEL_CLOSED
-    if status is None or status >= 0:
-        return f"the process exited with status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"the process was ended by {name}"

@@ -19,6 +19,17 @@ from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 from .channel import Channel, quote
 from .exceptions import cut, describe, fixture_in, headline, load_problem, test_in, text_of
 from .listing import Manifest, is_failed_load, name_of
+from .traces import (
+    ERRORED,
+    EXPECTED,
+    FAILED,
+    OUTCOMES,
+    PASSED,
+    SKIPPED,
+    UNEXPECTED,
+    UNLOADED,
+    Running,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of this
@@ -28,42 +39,6 @@ __unittest = True
 
 REASON_CAP = 2_000  #: characters of a skip's reason
 SUBTESTS_SHOWN = 1000  #: per test; the rest is counted
-
-PASSED, EXPECTED, SKIPPED, UNEXPECTED, FAILED, ERRORED, UNLOADED = range(1, 8)  #: traces, the gravest last
-OUTCOMES = (
-    "",
-    "passed",
-    "expected-failure",
-    "skipped",
-    "unexpected-success",
-    "failed",
-    "errored",
-    "load-error",
-)
-
-
-class Running:
-    """A test between start and stop."""
-
-    __slots__ = ("context", "index", "messages", "more", "started", "subtests", "trace", "tracebacks")
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.context = sys.exc_info()[1]  #: what was being handled when the test started
-        self.trace = 0
-        self.messages: dict[int, str] = {}
-        self.tracebacks: list[str] = []
-        self.subtests = 0
-        self.more = 0
-        self.started = 0.0
-
-    def leave(self, trace: int, message: str = "", traceback: str = "") -> None:
-        """Note one thing that happened to the test."""
-        self.messages.setdefault(trace, message)
-        if traceback:
-            self.tracebacks.append(traceback)
-        if trace > self.trace:
-            self.trace = trace
 
 
 class Fixture:
