@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,7 @@ from tests.support.sandboxes import (
     wait_until,
 )
 
+BWRAP = shutil.which("bwrap")
 ROOT = os.geteuid() == 0
 NOBODY = 65534
 TREE = Path(__file__).resolve().parent.parent
@@ -678,6 +680,17 @@ class TestLevels(unittest.TestCase):
         self.assertEqual(
             ("limits", "bwrap: No permissions to create a namespace"), (level.name, level.reason)
         )
+
+    @unittest.skipUnless(HAS_BUBBLEWRAP, "bubblewrap does not work on this host")
+    def test_a_bubblewrap_that_failed_for_a_moment_is_asked_again(self) -> None:
+        program, mark = self.bin / "bwrap", self.bin / "asked"
+        program.write_text(
+            f'#!/bin/sh\n[ -e {mark} ] && exec {BWRAP} "$@"\n'
+            f': >{mark}\necho "bwrap: Out of memory" >&2\nexit 1\n'
+        )
+        program.chmod(0o755)
+        self.assertEqual("bubblewrap", find_level("auto").name)
+        self.assertTrue(mark.exists())
 
     def test_off_asks_for_no_bubblewrap(self) -> None:
         self.assertEqual("limits", sandbox_level("off"))

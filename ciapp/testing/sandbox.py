@@ -31,6 +31,7 @@ from ciapp.testing.slot import FIRST_UID, Identity, Slot
 SandboxSetting = Literal["auto", "required", "off", "off-as-root"]
 
 PROBE_TAKES_S = 20.0
+PROBES = 3  #: before a host's bubblewrap counts as one that does not work
 PROBE_UID = FIRST_UID - 1  #: no slot has it
 CHECKOUT = Path("/checkout")  #: so that paths in output are the same in each slot
 
@@ -222,7 +223,21 @@ def open_sandbox(
 
 @cache
 def _bubblewrap_complaint() -> str:
-    """Why bubblewrap does not work on this host; empty when it does."""
+    """Why bubblewrap does not work on this host; empty when it does.
+
+    The answer holds for as long as this process lives. So a host that is short of something for a moment is
+    asked again, before all of a worker's tests are held less well.
+    """
+    complaint = ""
+    for _ in range(PROBES):
+        complaint = _probe_bubblewrap()
+        if not complaint:
+            break
+    return complaint
+
+
+def _probe_bubblewrap() -> str:
+    """Why bubblewrap has just failed; empty when it has not."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
         own = os.geteuid() == 0
         identity = (
