@@ -332,7 +332,10 @@ class TestTelling(Desk):
         self.assertEqual(2, self.ciapp("run", "nowhere").code)
         self.write({".ciapp.toml": ""})
         said = self.ciapp("run", "--python", "3.7", code=2)
-        self.assertRegex(said.err, r"^.*tests would be root on this host, .*; install bubblewrap, .*\n$")
+        self.assertRegex(said.err, r"ciapp: .*3\.7.*; install one\n")
+
+    def test_a_state_folder_that_cannot_be_used_is_ours(self) -> None:
+        self.write({"tests/test_app.py": RED_AND_GREEN})
         self.environ["CIAPP_STATE_DIR"] = str(self.project / "tests" / "test_app.py")
 
         said = self.ciapp("run", code=3)

@@ -18,7 +18,8 @@ class TestFlowerConfig(unittest.TestCase):
         """Address and port with this settings file and these variables."""
         file = new_folder(self) / "ciapp.toml"
         file.write_text(text)
-        with mock.patch.dict(os.environ, {"CIAPP_CONFIG": str(file), **variables}):
+        others = {name: value for name, value in os.environ.items() if not name.startswith("CIAPP_")}
+        with mock.patch.dict(os.environ, {**others, "CIAPP_CONFIG": str(file), **variables}, clear=True):
             found = runpy.run_path(str(FILE))
         return found["address"], found["port"]
 

@@ -105,7 +105,9 @@ class TestLine(unittest.TestCase):
         self.assertEqual("queued", runs_line([run()]).note)
         self.assertEqual("python3.13, queued", runs_line([run("python3.13")]).note)
         self.assertEqual("python3.13", runs_line([run("python3.13", Status.PASSED)]).note)
-        self.assertEqual("attempt 2", runs_line([run(status=Status.PASSED, attempt=2)]).note)
+        again = {"status": Status.PASSED, "attempt": 2}
+        self.assertEqual("", runs_line([run(**again, tries=1)]).note)  # somebody asked for it
+        self.assertEqual("attempt 2", runs_line([run(**again, tries=2)]).note)
 
     def test_several_are_said_by_what_became_of_them(self):
         passed = [run("python3.10", Status.PASSED), run("python3.11", Status.PASSED)]

@@ -51,7 +51,7 @@ done
 touch FOLDER/killed
 """
 #: What the hook calls, in its order: the sync, the record's name; then it becomes a dispatcher.
-HOOK_COMMANDS = ("dd", "mv", "sed", "setsid")
+HOOK_COMMANDS = ("dd", "mv", "setsid")
 
 
 class TestDispatcher(unittest.TestCase):
