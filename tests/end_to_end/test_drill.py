@@ -7,12 +7,8 @@ import subprocess
 import sys
 import unittest
 
-import pytest
-
 from tests.support.installation import CODE
 from tests.support.services import need
-
-pytestmark = pytest.mark.slow
 
 COMMITS = 60
 WITHIN_S = 600.0  #: on a machine that has much else to do; alone it takes about a minute

@@ -7,6 +7,7 @@ an expected text stands for any text, where interpreters differ.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from ciapp.results.report import Findings, FixtureResult, Outcome, TestResult, count_outcomes
 from ciapp.settings import Limits
@@ -115,13 +117,20 @@ def read_expected(name: str) -> dict[str, Any]:
 
 
 def add_sample_tests(module: dict[str, Any], names: Iterable[str]) -> None:
-    """Give a test module one class per interpreter, with one test per sample."""
-    for python in find_pythons():
+    """Give a test module one class per interpreter, with one test per sample.
+
+    Those between the oldest, our own and the newest are slow ones: what differs shows at the ends.
+    """
+    pythons = find_pythons()
+    quick = {pythons[0].version, pythons[-1].version, platform.python_version()} if pythons else set()
+    for python in pythons:
         class_name = f"TestSamplesUnderPython{python.version.replace('.', '_')}"
         tests = {f"test_{name}": _test_of(name, python) for name in names}
         module[class_name] = type(
             class_name, (unittest.TestCase,), {**tests, "__module__": module["__name__"]}
         )
+        if python.version not in quick:
+            pytest.mark.slow(module[class_name])
 
 
 def _test_of(name: str, python: Python) -> Callable[[unittest.TestCase], None]:
