@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import signal
 import threading
 import time
@@ -21,7 +22,8 @@ from ciapp.settings import Settings
 from ciapp.tasks import send_runs
 
 logger = logging.getLogger(__name__)
-LOCK_WITHIN_S = 20.0  #: another that a hook started for a moment is gone by then
+LOCK_WITHIN_S = 20.0  #: how long one that runs for good is waited for: it may be about to end
+ONCE, FOR_GOOD = "once\n", "for good\n"  #: what the lock's holder is, as the lock says
 
 
 def serve(settings: Settings, database: Database, *, once: bool) -> None:
@@ -75,11 +77,15 @@ def _take_lock(state: Path, once: bool) -> IO[str] | None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if time.monotonic() < deadline:
+            # One that a hook has started will end, however long a database that is locked keeps it.
+            if time.monotonic() < deadline or (not once and Path(lock.name).read_text() == ONCE):
                 time.sleep(0.1)
                 continue
             lock.close()
             if once:
                 return None
             raise UsageError(f"a dispatcher runs already in {state}; stop it first") from error
+        with suppress(OSError):  # a full disk: then others wait for us as for one that runs for good
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), (ONCE if once else FOR_GOOD).encode("ascii"))
         return lock
