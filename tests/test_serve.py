@@ -36,13 +36,14 @@ class TestLock(unittest.TestCase):
         holder = self.hold(ONCE)
         taken: list[IO[str] | None] = []
         waiting = threading.Thread(target=lambda: taken.append(serve._take_lock(self.state, False)))
-        waiting.start()
-
-        time.sleep(5 * PATIENCE_S)  # so long it must not have given up
-        self.assertEqual([], taken)
-        self.assertTrue(waiting.is_alive())
-        holder.close()
-        waiting.join(60)
+        with self.assertLogs("ciapp", "WARNING") as logged:
+            waiting.start()
+            time.sleep(5 * PATIENCE_S)  # so long it must not have given up
+            self.assertEqual([], taken)
+            self.assertTrue(waiting.is_alive())
+            holder.close()
+            waiting.join(60)
+        self.assertEqual(1, len(logged.records), logged.output)
 
         [lock] = taken
         assert lock is not None

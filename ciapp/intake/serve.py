@@ -73,12 +73,17 @@ def _take_lock(state: Path, once: bool) -> IO[str] | None:
     except OSError as error:
         raise SettingsError(f"{state} cannot be used: {error.strerror}; set state_dir elsewhere") from error
     deadline = time.monotonic() + LOCK_WITHIN_S
+    is_said = False
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            is_late = time.monotonic() >= deadline
             # One that a hook has started will end, however long a database that is locked keeps it.
-            if time.monotonic() < deadline or (not once and Path(lock.name).read_text() == ONCE):
+            if not is_late or (not once and Path(lock.name).read_text() == ONCE):
+                if is_late and not is_said:
+                    logger.warning("waiting for a dispatcher that a hook has started")
+                is_said = is_late
                 time.sleep(0.1)
                 continue
             lock.close()
