@@ -16,11 +16,8 @@ from tests.support.sandboxes import PYTHON, WEAK, Place
 
 FILE = Path("hostile_forges_events", "tests", "test_forged.py")
 TESTS = ("test_forged.TestForged.test_1", "test_forged.TestForged.test_2")
-#: Or missing: where two write at once, the forger may break a line of the child's, and that is said first.
-TWICE = (
-    r"^\d+ events? of the tests (came twice or after the end, so somebody else spoke for them"
-    r"|went missing, so what they did is not known)$"
-)
+MISSING = r"^\d+ events? of the tests went missing, so what they did is not known$"
+TWICE = r"^\d+ events? of the tests came twice or after the end, so somebody else spoke for them$"
 
 
 class TestForgedEvents(unittest.TestCase):
@@ -56,7 +53,9 @@ class TestForgedEvents(unittest.TestCase):
                 findings = self.run_forging(how)
                 self.assertIn("passed", self.outcomes(findings), "the forgery was heard")
                 self.assertEqual(Status.FAILED, findings.status)
-                self.assertRegex(findings.reason, TWICE)
+                # A flood may swallow lines of the child's, which is then all that is sure.
+                is_flood = how == "every line again and again"
+                self.assertRegex(findings.reason, f"{TWICE}|{MISSING}" if is_flood else TWICE)
 
     def test_a_stop_in_place_of_the_true_one_does_not_pass(self) -> None:
         findings = self.run_forging("a stop in place of the true one")

@@ -61,14 +61,15 @@ def _judge(journal: Journal, tests: Sequence[TestResult], close: Close) -> tuple
     doubts = [close.reason, *journal.unexplained]
     if journal.is_overfull:
         doubts.append("there are more tests than one report can hold; split the suite")
-    if journal.lost:
-        doubts.append(
-            f"{count(journal.lost, 'event')} of the tests went missing, so what they did is not known"
-        )
+    # First, for whoever speaks at the same time may break lines of the child's as well.
     if journal.contradictions:
         doubts.append(
             f"{count(journal.contradictions, 'event')} of the tests came twice or after the end, "
             "so somebody else spoke for them"
+        )
+    if journal.lost:
+        doubts.append(
+            f"{count(journal.lost, 'event')} of the tests went missing, so what they did is not known"
         )
     if not journal.is_good and not journal.failed and not journal.fixtures.failed:
         doubts.append("unittest itself takes the tests for failed, though they told of no failure")
