@@ -18,7 +18,7 @@ from ciapp.testing.interpreters import minor_version
 from tests.support.git_repositories import ENVIRONMENT, git, new_folder
 from tests.support.levels import usual_level
 from tests.support.samples import find_pythons
-from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK, processes_with, tree_of, wait_until
+from tests.support.sandboxes import WEAK, needs_bubblewrap, processes_with, tree_of, wait_until
 from tests.support.services import need
 
 OWN = minor_version(default_python().version)
@@ -159,7 +159,7 @@ class RunFacts(Desk):
         self.assertEqual([], processes_with(mark))
 
 
-@unittest.skipUnless(HAS_BUBBLEWRAP, "needs bubblewrap")
+@needs_bubblewrap
 class TestRunInBubblewrap(RunFacts):
     sandbox = "auto"
 

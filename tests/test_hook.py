@@ -15,6 +15,7 @@ from ciapp.intake.push import RefUpdate
 from ciapp.intake.spool import spool_folder
 from tests.support.git_repositories import git
 from tests.support.hooked import NULL, HookedTest, busybox_path, wait_until
+from tests.support.services import need
 
 HOOK_FILE = Path(__file__).parents[1] / "hooks" / "post-receive"
 
@@ -151,7 +152,7 @@ class TestRecord(HookedTest):
 
     def test_shellcheck_finds_nothing(self) -> None:
         if shutil.which("shellcheck") is None:
-            self.skipTest("shellcheck is not installed")
+            need("shellcheck", "it is not installed")
         done = subprocess.run(["shellcheck", str(HOOK_FILE)], capture_output=True, text=True)
 
         self.assertEqual("", done.stdout + done.stderr)

@@ -26,11 +26,11 @@ from ciapp.testing.sandbox import SandboxSetting, open_sandbox
 from ciapp.testing.slot import take_slot
 from tests.support.git_repositories import new_folder
 from tests.support.sandboxes import (
-    HAS_BUBBLEWRAP,
     PYTHON,
     WEAK,
     Ended,
     Place,
+    needs_bubblewrap,
     processes_with,
     run_command,
     run_python,
@@ -57,7 +57,7 @@ def run_unconfined(sample: str, *arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@unittest.skipUnless(HAS_BUBBLEWRAP, "bubblewrap does not work on this host")
+@needs_bubblewrap
 class HostileTest(unittest.TestCase):
     """A slot in which attacks are run."""
 

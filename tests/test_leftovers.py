@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +20,16 @@ from tests.support.installation import eventually
 BREAKS_OFF = """here() {
     [ "$1" != -G ] || exit 1
     shift
-    eval "$*" | { dd bs=64k count=300000 iflag=count_bytes status=none; THEN; }
+    eval "$*" | { PYTHON -c 'RELAY'; THEN; }
 }
 here"""
+RELAY = """
+import os
+left = 300000
+while left and (part := os.read(0, left)):
+    os.write(1, part)
+    left -= len(part)
+"""
 
 
 class TestLeftovers(unittest.TestCase):
@@ -53,7 +61,7 @@ class TestLeftovers(unittest.TestCase):
 
     def break_off(self, then: str) -> None:
         """Have what comes through ssh end too soon."""
-        command = BREAKS_OFF.replace("THEN", then)
+        command = BREAKS_OFF.replace("PYTHON", sys.executable).replace("RELAY", RELAY).replace("THEN", then)
         self.enterContext(mock.patch.dict(mirror.ENVIRONMENT, {"GIT_SSH_COMMAND": command}))
 
     def fetch_much(self) -> None:

@@ -8,10 +8,10 @@ import unittest
 from ciapp.settings import Limits
 from ciapp.testing.mover import KEPT
 from ciapp.testing.processes import list_serving
-from tests.support.sandboxes import HAS_BUBBLEWRAP, Place, run_python
+from tests.support.sandboxes import Place, needs_bubblewrap, run_python
 
 
-@unittest.skipUnless(HAS_BUBBLEWRAP, "bubblewrap does not work here")
+@needs_bubblewrap
 class TestMover(unittest.TestCase):
     """What moves a slot's work tree is kept for as long as it serves, and no longer."""
 

@@ -15,7 +15,7 @@ from ciapp.testing.sandbox import SandboxSetting, open_sandbox
 from ciapp.testing.slot import take_slot
 from ciapp.testing.tree import find_tree
 from tests.support.git_repositories import WorkTree, git, new_folder
-from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK, run_command, tree_of
+from tests.support.sandboxes import WEAK, needs_bubblewrap, run_command, tree_of
 
 
 class Copying:
@@ -182,7 +182,7 @@ class Facts(Copying):
         self.assertEqual(set(keys[-KEPT:]), left)
 
 
-@unittest.skipUnless(HAS_BUBBLEWRAP, "needs bubblewrap")
+@needs_bubblewrap
 class TestInBubblewrap(Facts, unittest.TestCase):
     setting = "auto"
 

@@ -30,7 +30,7 @@ from ciapp.testing.reproduction import (
 from ciapp.testing.suite import platform_name
 from tests.support.installation import Installation
 from tests.support.samples import find_pythons
-from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK, processes_with
+from tests.support.sandboxes import WEAK, needs_bubblewrap, processes_with
 
 PLACE = """\
 import os, unittest
@@ -43,7 +43,7 @@ PROMPT = "ciapp /"
 CONFIG = '[env]\nOWN = "value"\n[limits]\ntest_s = 50\n'
 
 
-@unittest.skipUnless(HAS_BUBBLEWRAP, "needs bubblewrap")
+@needs_bubblewrap
 class TestReproduce(unittest.TestCase):
     """One worker's report, and what this machine makes of it."""
 

@@ -37,6 +37,7 @@ from tests.support.sandboxes import (
     PYTHON,
     WEAK,
     Place,
+    needs_bubblewrap,
     open_descriptors,
     open_interpreter,
     processes_with,
@@ -465,7 +466,7 @@ class TestWeakLevel(unittest.TestCase):
         self.assertEqual(before, open_descriptors())
 
 
-@unittest.skipUnless(HAS_BUBBLEWRAP, "bubblewrap does not work on this host")
+@needs_bubblewrap
 class TestBubblewrap(TestWeakLevel):
     setting = "required"
 
@@ -681,7 +682,7 @@ class TestLevels(unittest.TestCase):
             ("limits", "bwrap: No permissions to create a namespace"), (level.name, level.reason)
         )
 
-    @unittest.skipUnless(HAS_BUBBLEWRAP, "bubblewrap does not work on this host")
+    @needs_bubblewrap
     def test_a_bubblewrap_that_failed_for_a_moment_is_asked_again(self) -> None:
         program, mark = self.bin / "bwrap", self.bin / "asked"
         program.write_text(

@@ -16,6 +16,7 @@ from ciapp.intake.hook_files import HOOK
 from ciapp.intake.presence import Presence
 from ciapp.intake.spool import SpoolRecord, read_records
 from tests.support.git_repositories import ENVIRONMENT, WorkTree, new_bare_repository
+from tests.support.services import need
 
 DEADLINE_S = 20.0
 NULL = "0" * 40
@@ -125,7 +126,7 @@ def busybox_path(folder: Path) -> str:
     """A PATH on which nothing but busybox stands. Raises SkipTest without busybox."""
     busybox = shutil.which("busybox")
     if busybox is None:
-        raise unittest.SkipTest("busybox is not installed")
+        need("busybox", "it is not installed")
     folder.mkdir()
     for applet in ("sh", "cat", "dd", "mv", "rm", "date", "env", "sed", "setsid"):
         (folder / applet).symlink_to(busybox)

@@ -20,7 +20,7 @@ from ciapp.results.registration import register_repository
 from ciapp.results.report import Findings, Outcome, Status, TestResult
 from tests.support.services import need
 
-POSTGRESQL = os.environ.get("CIAPP_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1/postgres")
+POSTGRESQL = os.environ.get("TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1/postgres")
 
 
 def fresh_sqlite(test: unittest.TestCase) -> Database:

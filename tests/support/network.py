@@ -79,7 +79,7 @@ class Network:
         try:
             self._ip("netns", "add", namespace)
         except AssertionError as error:
-            raise unittest.SkipTest(f"no network namespace can be made here: {error}") from error
+            need("a network namespace", str(error))
         self._namespaces.append(namespace)
         self._ip("-n", namespace, "link", "set", "lo", "up")
         return namespace

@@ -23,12 +23,14 @@ from ciapp.testing.sandbox import Sandbox, SandboxedProcess, SandboxSetting, fin
 from ciapp.testing.slot import Slot, take_slot
 from tests.support.git_repositories import WorkTree, new_folder
 from tests.support.levels import usual_level
+from tests.support.services import REQUIRED
 
 PYTHON = default_python()
 ENDS_WITHIN_S = 60.0
 #: The weak level for whoever runs our tests, root with a Python in its home included.
 WEAK: SandboxSetting = "off-as-root"
 HAS_BUBBLEWRAP = find_level("auto").name == "bubblewrap"
+needs_bubblewrap = unittest.skipUnless(HAS_BUBBLEWRAP or REQUIRED, "bubblewrap does not work on this host")
 
 
 class Ended(NamedTuple):

@@ -25,7 +25,7 @@ from tests.support.services import need
 
 RABBITMQ_HOME = Path("/usr/lib/rabbitmq/bin")
 POSTGRESQL_HOMES = "/usr/lib/postgresql"
-STANDARD_RABBITMQ = os.environ.get("CIAPP_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//")
+STANDARD_RABBITMQ = os.environ.get("TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//")
 START_WITHIN_S = 60.0
 
 
