@@ -337,7 +337,7 @@ class TestExistingHook(InstallTest):
             ("busybox", ["busybox", "sh"]),
             ("bash", ["bash", "--posix"]),
         ):
-            for count in (1, 19, 20, 21, 22, 41):
+            for count in (1, 7, 8, 9, 10, 41):
                 lines = "".join(f"{NULL} {'ab' * 20} refs/heads/{number}\n" for number in range(count))
                 if shutil.which(shell[0]) is None:
                     continue
@@ -356,12 +356,12 @@ class TestExistingHook(InstallTest):
         self.write_hook(self.bare / "hooks" / "post-receive")
         self.install()
 
-        said = self.pushed(*[f"main:refs/heads/b{number}" for number in range(20)], "--push-option=ci.skip")
+        said = self.pushed(*[f"main:refs/heads/b{number}" for number in range(8)], "--push-option=ci.skip")
 
         self.assertIn("not tested, as ci.skip asks", said[0])
-        self.assertEqual(21, sum(line.startswith("curious: 0") for line in said))
+        self.assertEqual(9, sum(line.startswith("curious: 0") for line in said))
         [record] = self.records()
-        self.assertEqual((21, ("ci.skip",)), (len(record.updates), record.options))
+        self.assertEqual((9, ("ci.skip",)), (len(record.updates), record.options))
 
     def test_it_finds_the_files_beside_it(self) -> None:
         self.write_hook(self.bare / "hooks" / "post-receive")

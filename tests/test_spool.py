@@ -17,8 +17,8 @@ from tests.support.git_repositories import new_folder
 
 NULL, A, B = "0" * 40, "a" * 40, "b" * 40
 RECORD = (
-    "ciapp-push 1\npusher ann\noption ci.skip\noption two words\n\n"
-    f"{NULL} {A} refs/heads/main\n{A} {B} refs/heads/topic\nend\n"
+    "ciapp-push 2\npusher ann\noption ci.skip\noption two words\n\n"
+    f"{NULL} {A} refs/heads/main\n{A} {B} refs/heads/topic\n"
 ).encode()
 
 
@@ -122,14 +122,18 @@ class TestSpool(unittest.TestCase):
         self.assertEqual(b"refs/heads/" + odd, record.updates[1].ref.encode("utf-8", "surrogateescape"))
         self.assertEqual(odd, record.pusher.encode("utf-8", "surrogateescape"))
 
-    def test_a_record_cut_anywhere_is_rejected_or_the_same(self) -> None:
+    def test_a_record_cut_anywhere_is_rejected_or_has_whole_lines(self) -> None:
+        self.write("whole", written_at_s=1)
         for length in range(len(RECORD)):
-            self.write(f"cut-{length:03}", RECORD[:length])
+            self.write(f"cut-{length:03}", RECORD[:length], written_at_s=2)
 
         with self.assertLogs("ciapp.intake.spool", "WARNING") as logs:
-            self.assertEqual([], read_records(self.git_dir))
-        self.assertEqual(len(RECORD), len(logs.records))
-        self.assertEqual(len(RECORD), len(list((self.spool / "rejected").iterdir())))
+            whole, cut = read_records(self.git_dir)
+        self.assertEqual(RECORD.index(b"\n", RECORD.index(b"\n\n") + 2) + 1, cut.path.stat().st_size)
+        self.assertEqual((whole.pusher, whole.options), (cut.pusher, cut.options))
+        self.assertEqual(whole.updates[:1], cut.updates)
+        self.assertEqual(len(RECORD) - 1, len(logs.records))
+        self.assertEqual(len(RECORD) - 1, len(list((self.spool / "rejected").iterdir())))
 
     def test_an_empty_file_is_rejected(self) -> None:
         self.write("empty", b"")
@@ -140,7 +144,7 @@ class TestSpool(unittest.TestCase):
         self.assert_rejected("README.txt", "first line")
 
     def test_a_record_of_another_version_is_rejected(self) -> None:
-        self.write("new", RECORD.replace(b"ciapp-push 1", b"ciapp-push 2"))
+        self.write("new", RECORD.replace(b"ciapp-push 2", b"ciapp-push 3"))
         self.assert_rejected("new", "first line")
 
     def test_binary_content_is_rejected(self) -> None:

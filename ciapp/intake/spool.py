@@ -26,7 +26,7 @@ from ciapp.intake.push import RefUpdate
 
 logger = logging.getLogger(__name__)
 
-FIRST_LINE = "ciapp-push 1"
+FIRST_LINE = "ciapp-push 2"
 REJECTED = "rejected"
 PART_SUFFIX = ".part"  #: of a record that a hook is writing; its name starts with a dot
 STALE_PART_S = 3600.0  #: a part so old belongs to a hook that was killed
@@ -146,8 +146,8 @@ def _parse_record(path: Path, received_at: datetime, text: str) -> SpoolRecord:
     first, *header = head.split("\n")
     if first != FIRST_LINE:
         raise _NoRecordError(f"its first line is not {FIRST_LINE!r}")
-    if not body.endswith("\nend\n"):
-        raise _NoRecordError("it has no end line: it was cut, or never finished")
+    if not body.endswith("\n"):
+        raise _NoRecordError("its last line has no end: it was cut, or never finished")
     named = [line.partition(" ")[::2] for line in header]
     fields = dict(named)
     return SpoolRecord(
@@ -156,7 +156,7 @@ def _parse_record(path: Path, received_at: datetime, text: str) -> SpoolRecord:
         received_at=received_at,
         pusher=fields.get("pusher", ""),
         options=tuple(value for name, value in named if name == "option"),
-        updates=tuple(_parse_update(line) for line in body.removesuffix("\nend\n").split("\n")),
+        updates=tuple(_parse_update(line) for line in body.removesuffix("\n").split("\n")),
     )
 
 

@@ -102,7 +102,7 @@ def measure(case: Case, source: Path, folder: Path, rounds: int) -> dict[str, li
         git(source, "push", "--quiet", str(template), f"{case.base}:refs/heads/main")
     for number in range(rounds):
         # Each variant is first, second, … equally often.
-        for variant in VARIANTS[number % 4 :] + VARIANTS[: number % 4]:
+        for variant in VARIANTS[number % len(VARIANTS) :] + VARIANTS[: number % len(VARIANTS)]:
             target = folder / "team.git"
             shutil.copytree(template, target)
             let_go = PREPARE[variant](target)
