@@ -136,18 +136,13 @@ _node: list[NodeName] = []
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
-def keep_temporary_files_apart(**_: Any) -> None:
-    """Before there is a pool: what it and we leave when we are killed is found by the next worker."""
-    use_own_folder(settings.state_path)
-
-
-@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
 def start_only_where_it_can_work(sender: str, **_: Any) -> None:
     """End with a sentence where ledger or broker refuse us, tests cannot be held, or our name is taken.
 
-    Later, Celery would take a SystemExit for its own.
+    Later, Celery would take a SystemExit for its own, and the pool have temporary files outside our folder.
     """
     try:
+        use_own_folder(settings.state_path)
         check_level(settings.sandbox, settings.state_path)
         Database(settings.database).migrate()
         end_if_refused(settings)

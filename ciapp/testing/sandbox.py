@@ -125,7 +125,7 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
 def find_level(setting: SandboxSetting = "auto") -> Level:
     """The level that the setting gives on this host.
 
-    Raises SandboxError when the setting requires bubblewrap and it does not work.
+    Raises SandboxError when the setting requires bubblewrap and it does not work, or there is no room to try.
     """
     if setting in ("off", "off-as-root"):
         reason = f'the setting sandbox is "{setting}"'
@@ -237,7 +237,19 @@ def _bubblewrap_complaint() -> str:
 
 
 def _probe_bubblewrap() -> str:
-    """Why bubblewrap has just failed; empty when it has not."""
+    """Why bubblewrap has just failed; empty when it has not.
+
+    Raises SandboxError when there is no room to try it: that is no reason to hold tests less well.
+    """
+    try:
+        return _start_in_bubblewrap()
+    except OSError as error:
+        raise SandboxError(
+            f"bubblewrap cannot be tried in {tempfile.gettempdir()}: {error.strerror}; check its disk"
+        ) from error
+
+
+def _start_in_bubblewrap() -> str:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
         own = os.geteuid() == 0
         identity = (

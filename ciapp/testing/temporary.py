@@ -32,9 +32,12 @@ def use_own_folder(state_path: Path) -> Path:
     folders = state_path / "tmp"
     with _nobody_else(folders):
         _sweep(folders)
-        own = Path(tempfile.mkdtemp(dir=folders, prefix=f"{os.getpid()}-"))
-        # Never closed: the kernel lets go of it with the last process that has it.
-        lock = os.open(own / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            own = Path(tempfile.mkdtemp(dir=folders, prefix=f"{os.getpid()}-"))
+            # Never closed: the kernel lets go of it with the last process that has it.
+            lock = os.open(own / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unusable(folders, error) from error
         fcntl.flock(lock, fcntl.LOCK_EX)
     tempfile.tempdir = str(own)
     atexit.register(_remove_own, own, os.getpid())
@@ -77,12 +80,16 @@ def _nobody_else(folders: Path) -> Iterator[None]:
         folders.mkdir(parents=True, exist_ok=True, mode=0o711)
         lock = os.open(folders / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise CheckoutError(f"{folders} cannot be used: {error.strerror}; check state_dir") from error
+        raise _unusable(folders, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)
+
+
+def _unusable(folders: Path, error: OSError) -> CheckoutError:
+    return CheckoutError(f"{folders} cannot be used: {error.strerror}; check state_dir")
 
 
 def _remove_own(folder: Path, owner: int) -> None:

@@ -123,7 +123,10 @@ class TestWorkerOnAFullDisk(unittest.TestCase):
         with disk.full():
             worker = ci.start("worker", "--concurrency=1")
             self.assertEqual(CiError.exit_code, worker.wait(60), ci.logs())
-        self.assertIn("No space left on device", ci.logs())
+        self.assertRegex(
+            ci.logs(), "ciapp: bubblewrap cannot be tried in .*: No space left on device; check its disk\n"
+        )
+        self.assertNotIn("Traceback", ci.logs())
 
 
 if __name__ == "__main__":
