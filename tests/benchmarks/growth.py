@@ -1,12 +1,13 @@
 """Whether a ledger that has grown is as quick as a young one, and how large it gets.
 
-    python -m tests.benchmarks.growth [--runs 100000] [--tests 500] [--database URL]
+    python -m tests.benchmarks.growth [--runs 100000] [--tests 500] [--databases URL URL]
 
-Fills a ledger with finished runs of a repository with as many commits: mostly passed, a few failures with a
-traceback, durations that differ from run to run. At 1,000 runs and at the end it measures what people and
-workers do all day: claim, save, `ciapp log`, `ciapp report`, a test's history, and the dispatcher's look at
-the queue; each is the median of repetitions, and to stay within 2 × its time at 1,000 runs. In the end runs
-are purged while another writer goes on, whose longest wait is printed.
+Fills two ledgers, a young one of 1,000 runs and a grown one, with finished runs of a repository with as many
+commits: mostly passed, a few failures with a traceback, durations that differ from run to run. Then it
+measures in both, by turns, what people and workers do all day: claim, save, `ciapp log`, `ciapp report`, a
+test's history, and the dispatcher's look at the queue; each is the median of repetitions, and to stay within
+2 × its time in the young one. In the end runs are purged while another writer goes on, whose longest wait is
+printed.
 """
 
 from __future__ import annotations
@@ -126,6 +127,8 @@ class Bench:
         self._commits = commits
         self._recorded = 0
         self._finished = 0
+        self._noise = random.Random(3)
+        self._taken: dict[str, list[float]] = {name: [] for name in OPERATIONS}
         database.migrate()
         register_repository(database, name="team", host=HOST, git_dir=str(git_dir), refs={})
         self.repository: KnownRepository = find_repository(database, "team")
@@ -235,36 +238,33 @@ class Bench:
             children=1,
         )
 
-    def measure(self) -> dict[str, float]:
-        """The median time of each operation, in seconds."""
-        taken: dict[str, list[float]] = {name: [] for name in OPERATIONS}
-
-        def timed(name: str, call: Callable[[], object]) -> object:
-            started = time.perf_counter()
-            result = call()
-            taken[name].append(time.perf_counter() - started)
-            return result
-
+    def test_and_look(self, commit: str) -> None:
+        """Time each operation once, over a commit that was pushed."""
         database, repository = self.database, self.repository
-        news = self.push(REPEATED)
-        ids = {run.commit: run.id for run in find_runs(database, "team", news)}
-        noise = random.Random(3)
-        for commit in news:
-            findings = Findings(status=Status.PASSED, tests=self.generator.tests())
-            timed("queue", lambda: (count_queue(database), next_runs(database, 4)))
-            run = timed("claim", lambda one=ids[commit]: claim_run(database, one, attempt=1, worker="w#0"))
-            report = make_report(run, findings, finished_at=datetime.now(UTC))
-            timed("save", lambda one=ids[commit], two=report: save_report(database, one, two))
-            timed("log", lambda: commit_log(database, repository, "HEAD", HOST, 20))
-            old = self._commits[noise.randrange(self._finished)]
-            timed("report", lambda one=old: report_on(database, runs_of(database, repository, one)[0]))
-            wanted = noise.choice(self.generator.ids)
-            timed(
-                "history",
-                lambda one=wanted: past_tests(database, latest_runs(database, repository.id, HISTORY), one),
-            )
-        self._finished += REPEATED
-        return {name: statistics.median(times) for name, times in taken.items()}
+        [run] = find_runs(database, "team", [commit])
+        findings = Findings(status=Status.PASSED, tests=self.generator.tests())
+        self._timed("queue", lambda: (count_queue(database), next_runs(database, 4)))
+        claimed = self._timed("claim", lambda: claim_run(database, run.id, attempt=1, worker="w#0"))
+        report = make_report(claimed, findings, finished_at=datetime.now(UTC))
+        self._timed("save", lambda: save_report(database, run.id, report))
+        self._timed("log", lambda: commit_log(database, repository, "HEAD", HOST, 20))
+        old = self._commits[self._noise.randrange(self._finished)]
+        self._timed("report", lambda: report_on(database, runs_of(database, repository, old)[0]))
+        wanted = self._noise.choice(self.generator.ids)
+        self._timed(
+            "history", lambda: past_tests(database, latest_runs(database, repository.id, HISTORY), wanted)
+        )
+        self._finished += 1
+
+    def _timed(self, name: str, call: Callable[[], object]) -> object:
+        started = time.perf_counter()
+        result = call()
+        self._taken[name].append(time.perf_counter() - started)
+        return result
+
+    def medians(self) -> dict[str, float]:
+        """The median time of each operation, in seconds."""
+        return {name: statistics.median(times) for name, times in self._taken.items()}
 
     def longest_wait(self, runs: int) -> tuple[float, float]:
         """The longest and the median wait of a writer while so many runs are purged."""
@@ -290,10 +290,17 @@ class Bench:
 
 
 @contextmanager
-def ledger(url: str | None, folder: Path) -> Iterator[Database]:
-    """The database to fill: the given one, which must be empty, or a SQLite file."""
+def grown(url: str, folder: Path, runs: int, tests: int) -> Iterator[Bench]:
+    """An empty database, filled with so many runs."""
+    folder.mkdir()
     database = Database(url or f"sqlite:///{folder / 'ledger.sqlite3'}")
-    yield database
+    bench = Bench(
+        database, folder / "team.git", make_repository(folder / "team.git", runs + REPEATED + 1), tests
+    )
+    started = time.monotonic()
+    bench.grow(runs)
+    print(f"filled {runs} runs of {tests} tests in {time.monotonic() - started:.0f} s")
+    yield bench
     database.close()
 
 
@@ -303,31 +310,29 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--tests", type=int, default=500)
     parser.add_argument("--purge", type=int, default=2_000, help="runs to purge in the end")
-    parser.add_argument("--database", help="URL of an empty database; a SQLite file by default")
+    parser.add_argument(
+        "--databases", nargs=2, default=["", ""], help="URLs of two empty databases; by default SQLite files"
+    )
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        commits = make_repository(folder / "team.git", asked.runs + 2 * REPEATED + 10)
-        with ledger(asked.database, folder) as database:
-            bench = Bench(database, folder / "team.git", commits, asked.tests)
-            bench.grow(YOUNG)
-            young = bench.measure()
-            started = time.monotonic()
-            bench.grow(asked.runs)
-            print(f"filled {asked.runs} runs of {asked.tests} tests in {time.monotonic() - started:.0f} s")
-            old = bench.measure()
-            print(f"{'ms':>8} {YOUNG:>10} {asked.runs:>10}  ratio (at most 2)")
-            for operation in OPERATIONS:
-                ratio = old[operation] / young[operation]
-                print(
-                    f"{operation:>8} {young[operation] * 1e3:10.2f} {old[operation] * 1e3:10.2f}  {ratio:.2f}"
-                )
-            file = folder / "ledger.sqlite3"
-            if file.exists():
-                size = file.stat().st_size
-                print(f"SQLite file: {size / 2**30:.2f} GiB, {size / asked.runs / 1024:.1f} KiB a run")
-            longest, usual = bench.longest_wait(asked.purge)
-            print(f"another writer waited {longest * 1e3:.0f} ms at most, {usual * 1e3:.1f} ms usually")
+    with (
+        tempfile.TemporaryDirectory() as name,
+        grown(asked.databases[0], Path(name, "young"), YOUNG, asked.tests) as young,
+        grown(asked.databases[1], Path(name, "old"), asked.runs, asked.tests) as old,
+    ):
+        for pair in zip(young.push(REPEATED), old.push(REPEATED), strict=True):
+            for bench, commit in zip((young, old), pair, strict=True):
+                bench.test_and_look(commit)
+        print(f"{'ms':>8} {YOUNG:>10} {asked.runs:>10}  ratio (at most 2)")
+        before, now = young.medians(), old.medians()
+        for operation in OPERATIONS:
+            times = before[operation], now[operation]
+            print(f"{operation:>8} {times[0] * 1e3:10.2f} {times[1] * 1e3:10.2f}  {times[1] / times[0]:.2f}")
+        file = Path(name, "old", "ledger.sqlite3")
+        if file.exists():
+            size = file.stat().st_size
+            print(f"SQLite file: {size / 2**30:.2f} GiB, {size / asked.runs / 1024:.1f} KiB a run")
+        longest, usual = old.longest_wait(asked.purge)
+        print(f"another writer waited {longest * 1e3:.0f} ms at most, {usual * 1e3:.1f} ms usually")
 
 
 if __name__ == "__main__":
