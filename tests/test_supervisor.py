@@ -33,6 +33,7 @@ SURVIVED = (
     "crashes",
     "crashes_in_fixtures",
     "builds_its_own_suite",
+    "has_suites_of_its_own",
     "runs_its_tests_its_own_way",
     "leaves_stubborn_tasks",
     "crashes_often",

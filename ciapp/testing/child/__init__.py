@@ -44,7 +44,8 @@ and no program that a test starts inherits them.
         stop                test, outcome, duration (seconds), message, traceback, more: once per test; its
                             start may be missing. `more` counts subtests without a line of their own
         broken              test, message, traceback: what came out of the run() of a test that had stopped
-        fixture             serial, phase, scope, tests: about to run for `tests`; over with the next line
+        fixture             serial, phase, scope, tests: about to run for `tests`; over with the next line.
+                            Phase `run` is that of a suite of the tests' own class, of which scope is the name
         fixture-failed      phase, scope, tests, message, traceback: those tests will not run
         fixture-skipped     phase, scope, tests, message: those tests are skipped
         stray               pid: of a forked copy that came back into the suite; its number means nothing

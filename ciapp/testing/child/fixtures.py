@@ -5,6 +5,12 @@ Out: announcements to the result; and a fixture that wants to exit fails alone, 
 
 The hard idea: unittest catches Exception around a fixture; SystemExit and KeyboardInterrupt end its loop.
 They are caught here, and unittest's own marks of a failed fixture are set in its place.
+
+The methods are TestSuite's own, changed in place: suites of the tests' own classes inherit them, those that
+are made while others run have them too, and no suite is of another class than its maker gave it. With a
+result that is not the child's, as such suites may put in its place, they only tell; what the fixture does
+then goes the way it would have gone. The run() of a suite of another class is announced too, for it need
+not tell of a test or fixture at all.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from __future__ import annotations
 import sys
 import unittest
 from unittest import case
+from unittest.suite import BaseTestSuite
 from unittest.util import strclass
 
 from .listing import has_list, is_suite
@@ -24,75 +31,108 @@ if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of 
 __unittest = True
 
 _plain: Any = unittest.TestSuite
+_call_suite: Any = BaseTestSuite.__call__
+_run_suite: Any = _plain.run
+_set_up_class: Any = _plain._handleClassSetUp
+_tear_down_class: Any = _plain._tearDownPreviousClass
+_set_up_module: Any = _plain._handleModuleFixture
+_tear_down_module: Any = _plain._handleModuleTearDown
 _run: Any = unittest.TestCase.run
 _call: Any = unittest.TestCase.__call__
 
 
-class Suite(unittest.TestSuite):
-    """What discovery puts tests into; plain with every result but the child's own."""
+def guard_suites(ours: Result) -> None:
+    """Let every suite announce its fixtures to the child's result from now on."""
 
-    def run(self, result: Any, debug: bool = False) -> Any:
-        _plain.run(self, result, debug)
-        if isinstance(result, Result):
-            result.suite_over()
-        return result
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        if type(self) is _plain or args[:1] != (ours,) or not ours.is_idle():
+            return _call_suite(self, *args, **options)
+        with ours.own_suite(self):
+            return _call_suite(self, *args, **options)
 
-    def _handleClassSetUp(self, test: Any, result: Any) -> None:  # noqa: N802
+    def run(self: Any, result: Any, debug: bool = False) -> Any:
+        returned = _run_suite(self, result, debug)
+        if result is ours or ours.is_idle():
+            ours.suite_over()
+        return returned
+
+    def set_up_class(self: Any, test: Any, result: Any) -> None:
         cls = test.__class__
-        if not isinstance(result, Result):
-            _plain._handleClassSetUp(self, test, result)
-        elif result._previousTestClass is not cls:
-            with result.fixture("setUpClass", strclass(cls), _overrides(cls, "setUpClass")) as fixture:
-                _plain._handleClassSetUp(self, test, result)
+        is_new = _class_of(result) is not cls
+        if is_new and (result is ours or ours.is_idle()):
+            with ours.fixture(
+                "setUpClass", strclass(cls), _overrides(cls, "setUpClass"), holds=result is ours
+            ) as fixture:
+                _set_up_class(self, test, result)
             if fixture.interrupted:
                 cls._classSetupFailed = True
-            result.takes_turns = cls.run is not _run or cls.__call__ is not _call
-        if isinstance(result, Result) and result.takes_turns:
-            result.turn(test)
+        elif is_new:
+            _set_up_class(self, test, result)
+        if result is ours:
+            if is_new:
+                ours.takes_turns = cls.run is not _run or cls.__call__ is not _call
+            if ours.takes_turns:
+                ours.turn(test)
 
-    def _tearDownPreviousClass(self, test: Any, result: Any) -> None:  # noqa: N802
-        cls = getattr(result, "_previousTestClass", None)
-        if not isinstance(result, Result):
-            _plain._tearDownPreviousClass(self, test, result)
-        elif cls is not None and cls is not test.__class__:
-            speaks = _overrides(cls, "tearDownClass") or bool(getattr(cls, "_class_cleanups", None))
-            with result.fixture("tearDownClass", strclass(cls), speaks):
-                _plain._tearDownPreviousClass(self, test, result)
+    def tear_down_class(self: Any, test: Any, result: Any) -> None:
+        cls = _class_of(result)
+        if result is ours and (cls is None or cls is test.__class__):
+            return
+        if cls is test.__class__ or cls is None or not (result is ours or ours.is_idle()):
+            _tear_down_class(self, test, result)
+            return
+        speaks = _overrides(cls, "tearDownClass") or bool(getattr(cls, "_class_cleanups", None))
+        with ours.fixture("tearDownClass", strclass(cls), speaks, holds=result is ours):
+            _tear_down_class(self, test, result)
 
-    def _handleModuleFixture(self, test: Any, result: Any) -> None:  # noqa: N802
+    def set_up_module(self: Any, test: Any, result: Any) -> None:
         module = test.__class__.__module__
-        if not isinstance(result, Result):
-            _plain._handleModuleFixture(self, test, result)
-        elif _module_of(result) != module:
-            self._handleModuleTearDown(result)
-            # The previous module is torn down: unittest's method has only the set-up left to do.
-            previous, result._previousTestClass = result._previousTestClass, None
-            speaks = hasattr(sys.modules.get(module), "setUpModule")
-            with result.fixture("setUpModule", module, speaks) as fixture:
-                _plain._handleModuleFixture(self, test, result)
-            result._previousTestClass = previous
-            if fixture.interrupted:
-                result._moduleSetUpFailed = True
+        is_new = _module_of(result) != module
+        if result is ours and not is_new:
+            return
+        if not is_new or not (result is ours or ours.is_idle()):
+            _set_up_module(self, test, result)
+            return
+        speaks = hasattr(sys.modules.get(module), "setUpModule")
+        if result is not ours:
+            # It tears down the previous module first, which is told as well.
+            with ours.fixture("setUpModule", module, speaks, holds=False):
+                _set_up_module(self, test, result)
+            return
+        self._handleModuleTearDown(ours)
+        # The previous module is torn down: unittest's method has only the set-up left to do.
+        previous, ours._previousTestClass = ours._previousTestClass, None
+        with ours.fixture("setUpModule", module, speaks) as fixture:
+            _set_up_module(self, test, ours)
+        ours._previousTestClass = previous
+        if fixture.interrupted:
+            ours._moduleSetUpFailed = True
 
-    def _handleModuleTearDown(self, result: Any) -> None:  # noqa: N802
-        if not isinstance(result, Result):
-            _plain._handleModuleTearDown(self, result)
-        elif _module_of(result) is not None and not result._moduleSetUpFailed:
-            module = _module_of(result)
-            speaks = hasattr(sys.modules.get(module), "tearDownModule")
-            with result.fixture("tearDownModule", module, speaks or bool(_module_cleanups)):
-                _plain._handleModuleTearDown(self, result)
+    def tear_down_module(self: Any, result: Any) -> None:
+        module = _module_of(result)
+        is_due = module is not None and not getattr(result, "_moduleSetUpFailed", False)
+        if not is_due or not (result is ours or ours.is_idle()):
+            _tear_down_module(self, result)
+            return
+        speaks = hasattr(sys.modules.get(module), "tearDownModule") or bool(_module_cleanups)
+        with ours.fixture("tearDownModule", module, speaks, holds=result is ours):
+            _tear_down_module(self, result)
+
+    setattr(BaseTestSuite, "__call__", call)
+    for name, method in (
+        ("run", run),
+        ("_handleClassSetUp", set_up_class),
+        ("_tearDownPreviousClass", tear_down_class),
+        ("_handleModuleFixture", set_up_module),
+        ("_handleModuleTearDown", tear_down_module),
+    ):
+        setattr(_plain, name, method)
 
 
-def adopt(suite: Any) -> bool:
-    """Let the plain suites that a load_tests has put together announce their fixtures too.
-
-    False when there are suites of other classes among them.
-    """
-    if type(suite) is _plain:
-        suite.__class__ = Suite
-    inner = [adopt(test) for test in suite._tests if is_suite(test)] if has_list(suite) else []
-    return type(suite) is Suite and all(inner)
+def is_plain(suite: Any) -> bool:
+    """Whether none of its suites is of a class of the tests' own."""
+    inner = (is_plain(test) for test in suite._tests if is_suite(test)) if has_list(suite) else ()
+    return type(suite) is _plain and all(inner)
 
 
 _module_cleanups: Any = getattr(case, "_module_cleanups", ())
@@ -100,7 +140,12 @@ _module_cleanups: Any = getattr(case, "_module_cleanups", ())
 
 def _module_of(result: Any) -> Any:
     """The module whose fixture is in force; None before the first."""
-    return getattr(result._previousTestClass, "__module__", None)
+    return getattr(_class_of(result), "__module__", None)
+
+
+def _class_of(result: Any) -> Any:
+    """The class whose fixture is in force; None before the first."""
+    return getattr(result, "_previousTestClass", None)
 
 
 def _overrides(cls: Any, name: str) -> bool:

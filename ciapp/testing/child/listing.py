@@ -127,6 +127,11 @@ class Manifest:
         """Indexes of the tests of a class or module that have not run."""
         return [index for index in self._scopes.get(scope, ()) if index in self._held]
 
+    def waiting_under(self, suite: Any) -> list[int]:
+        """Indexes of the tests in a suite that have not run, and may yet."""
+        indexes = [index for test in self._leaves(suite) for index in self._waiting.get(id(test), ())]
+        return [index for index in indexes if index not in self._given_up]
+
     def find(self, test: Any) -> int | None:
         """The index of a test that has not run; None when the list lacks it."""
         indexes = self._waiting.get(id(test))

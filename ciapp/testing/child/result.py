@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import sys
 import unittest
+from _thread import get_ident
 from functools import partial
 from os import _exit
 from time import monotonic
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
+from unittest.util import strclass
 
+from .announced import Fixture
 from .channel import Channel, quote
 from .exceptions import cut, describe, fixture_in, headline, load_problem, test_in, text_of
 from .listing import Manifest, is_failed_load, name_of
@@ -41,31 +44,6 @@ REASON_CAP = 2_000  #: characters of a skip's reason
 SUBTESTS_SHOWN = 1000  #: per test; the rest is counted
 
 
-class Fixture:
-    """A class or module fixture while it runs."""
-
-    def __init__(self, result: Result, phase: str, scope: str, speaks: bool) -> None:
-        self.phase = phase
-        self.scope = scope
-        self.failed = False
-        self.interrupted = False  #: whether it raised what unittest does not catch
-        self._result = result
-        self._speaks = speaks  #: whether there is anything of the tests' own to run
-
-    def __enter__(self) -> "Fixture":
-        if self._speaks:
-            self._result.announce(self)
-        return self
-
-    def __exit__(self, kind: Any, value: Any, traceback: Any) -> bool:
-        if kind is not None:
-            self.interrupted = True
-            self._result.fixture_failed(self.phase, self.scope, (kind, value, traceback))
-        if self._speaks:
-            self._result.withdraw(self)
-        return True
-
-
 class Result(unittest.TestResult):
     """The child's TestResult. It keeps unittest's own lists as well, which some tests read."""
 
@@ -82,6 +60,8 @@ class Result(unittest.TestResult):
         self._fixtures = 0
         self._fixture: Fixture | None = None
         self._told: BaseException | None = None
+        self._broken: tuple[BaseException, Fixture] | None = None  #: the innermost suite that it came out of
+        self._thread = get_ident()
 
     def startTest(self, test: Any) -> None:  # noqa: N802
         self.testsRun += 1
@@ -155,25 +135,47 @@ class Result(unittest.TestResult):
     def addDuration(self, test: Any, elapsed: Any) -> None:  # noqa: N802
         """unittest keeps these for a summary that nobody prints here."""
 
-    def fixture(self, phase: str, scope: str, speaks: bool) -> Fixture:
+    def fixture(self, phase: str, scope: str, speaks: bool, holds: bool = True) -> Fixture:
         """To be entered around a class or module fixture."""
-        return Fixture(self, phase, scope, speaks)
+        return Fixture(self, phase, scope, speaks, holds)
+
+    def own_suite(self, suite: Any) -> Fixture:
+        """To be entered around the run() of a suite of the tests' own class."""
+        return Fixture(self, "run", strclass(type(suite)), True, False, suite)
+
+    def is_idle(self) -> bool:
+        """Whether what runs is a suite's own code, and no test, no fixture, no thread and no fork of it."""
+        is_free = not self._running and (self._fixture is None or not self._fixture.holds)
+        return is_free and get_ident() == self._thread and not self._channel.is_copy()
 
     def announce(self, fixture: Fixture) -> None:
         """A fixture of the tests' own is about to run."""
-        self._fixture = fixture
-        self._channel.mark(f"f{self._fixtures}")
-        self._emit_fixture("fixture", fixture.phase, fixture.scope, serial=self._fixtures)
-        self._fixtures += 1
+        self._fixture, fixture.around = fixture, self._fixture
+        self._tell(fixture)
 
     def withdraw(self, fixture: Fixture) -> None:
         """The fixture has run."""
-        self._fixture = None
+        self._fixture = fixture.around
         self._channel.mark("!" if fixture.failed else "-")
+        if not fixture.holds:
+            self.suite_over()  # for it need not tell us of the tests that come next
 
-    def fixture_failed(self, phase: str, scope: str, error: Any) -> None:
+    def _tell(self, fixture: Fixture) -> None:
+        fixture.serial = self._fixtures
+        self._fixtures += 1
+        self._channel.mark(f"f{fixture.serial}")
+        tests = None if fixture.suite is None else self._manifest.waiting_under(fixture.suite)
+        self._emit_fixture("fixture", fixture.phase, fixture.scope, serial=fixture.serial, tests=tests)
+
+    def suite_broken(self, fixture: Fixture, error: BaseException) -> None:
+        """Something comes out of a suite of the tests' own class, which may have come out of a test."""
+        if self._broken is None or self._broken[0] is not error:
+            self._broken = (error, fixture)
+
+    def fixture_failed(self, phase: str, scope: str, error: Any, tests: list[int] | None = None) -> None:
         """A fixture raised what unittest does not catch."""
-        self._emit_fixture("fixture-failed", phase, scope, *describe(error))
+        self._told = error[1]
+        self._emit_fixture("fixture-failed", phase, scope, *describe(error), tests=tests)
 
     def turn(self, test: Any) -> None:
         """A test is about to be called whose run() may do anything before it starts and after it stopped."""
@@ -182,8 +184,11 @@ class Result(unittest.TestResult):
             self._channel.emit("turn", f',"test":{index}')
 
     def suite_over(self) -> None:
-        """One of our suites has run; the one around it may do anything now."""
-        if not self._is_plain:
+        """A suite has run; the one around it may do anything now."""
+        around = self._fixture
+        if around is not None and around.suite is not None and self._manifest.waiting_under(around.suite):
+            self._tell(around)
+        elif not self._is_plain:
             self._channel.emit("suite")
 
     def interrupted(self, error: Any) -> None:
@@ -206,6 +211,10 @@ class Result(unittest.TestResult):
             message, traceback = describe(error)
             fields = f',"test":{self._stopped[1]},"message":{quote(message)},"traceback":{quote(traceback)}'
             self._channel.emit("broken", fields)
+        elif self._broken is not None and self._broken[0] is error[1]:
+            broken = self._broken[1]
+            tests = self._manifest.waiting_under(broken.suite)
+            self.fixture_failed(broken.phase, broken.scope, error, tests)
         else:
             self.fixture_failed(fixture_in(error[2]), "", error)
 
@@ -275,10 +284,12 @@ class Result(unittest.TestResult):
         message: str = "",
         traceback: str = "",
         serial: int | None = None,
+        tests: list[int] | None = None,
     ) -> None:
         if self._fixture is not None and kind == "fixture-failed":
             self._fixture.failed = True
-        tests = self._manifest.waiting_in(scope) if phase in ("setUpClass", "setUpModule") else []
+        if tests is None:
+            tests = self._manifest.waiting_in(scope) if phase in ("setUpClass", "setUpModule") else []
         if kind == "fixture-failed":
             self._manifest.give_up(tests)
         fields = f',"phase":{quote(phase[:100])},"scope":{quote(scope[:1000])}'

@@ -19,7 +19,7 @@ from types import ModuleType
 
 from .channel import Channel, quote
 from .exceptions import describe
-from .fixtures import Suite, adopt
+from .fixtures import guard_suites, is_plain
 from .listing import Loader, Manifest, prune, unloaded_files
 from .result import Result
 
@@ -37,7 +37,6 @@ def run(orders: dict[str, Any], channel: Channel) -> bool:
     _look_like_unittest(orders)
     start, base = os.path.abspath(orders["start"]), os.getcwd()
     loader = Loader(channel, orders["skip"])
-    loader.suiteClass = Suite
     if orders["names"]:
         loader.testNamePatterns = [name if "*" in name else f"*{name}*" for name in orders["names"]]
     try:
@@ -50,11 +49,11 @@ def run(orders: dict[str, Any], channel: Channel) -> bool:
         else:
             channel.emit("unusable", f',"message":{quote(message)}')
         return False
-    is_plain = adopt(suite)
     manifest = Manifest(suite, orders["done"], orders["only"], orders["scopes"])
     manifest.emit(channel, unloaded_files(start, base, orders["pattern"], loader.matched))
     prune(suite, manifest.is_waiting)
-    result = Result(channel, manifest, is_plain)
+    result = Result(channel, manifest, is_plain(suite))
+    guard_suites(result)
     _run_suite(suite, result, manifest)
     channel.mark("-")
     names = ",".join(quote(name) for name in _threads_left())
