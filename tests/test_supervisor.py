@@ -51,6 +51,8 @@ SURVIVED = (
     "fails_behind_a_thread",
     "leaves_processes",
     "crashes_at_exit",
+    "hangs_at_exit",
+    "exits_late_and_badly",
     "changes_the_world",
     "deletes_its_checkout",
     "tells_its_surroundings",
@@ -415,6 +417,32 @@ class TestExitStatus(Project):
                     f"after the last test the process exited with status {status}, though none had failed",
                     findings.reason,
                 )
+
+    def test_an_exit_that_goes_on_shows_its_stacks(self) -> None:
+        self.write_tests("def test_1(self): import atexit; atexit.register(time.sleep, 100)")
+
+        [exit_] = self.run_tests(limits=Limits(test_s=0.1)).fixtures
+
+        self.assertIn("(most recent call first)", exit_.traceback)
+
+    def test_an_exit_that_outlasts_the_run_is_the_run_that_took_too_long(self) -> None:
+        self.write_tests("def test_1(self): import atexit; atexit.register(time.sleep, 100)")
+
+        findings = self.run_tests(limits=Limits(run_s=3))
+
+        self.assertEqual(Status.TIMED_OUT, findings.status)
+        self.assertEqual("the tests took longer than the run's limit of 3 s", findings.reason)
+        self.assertEqual({"test_1": "passed"}, self.outcomes(findings))
+
+    def test_a_run_is_stopped_while_its_process_exits(self) -> None:
+        self.write_tests("def test_1(self): import atexit; atexit.register(time.sleep, 100)")
+        told: list[Progress] = []
+
+        findings = self.run_tests(
+            on_progress=told.append, should_stop=lambda: bool(told) and told[-1].done == 1
+        )
+
+        self.assertEqual(Status.CANCELLED, findings.status)
 
     def test_after_a_failure_an_odd_exit_is_but_warned_of(self) -> None:
         self.write_tests("def test_1(self): import atexit; atexit.register(os._exit, 3); self.fail()")

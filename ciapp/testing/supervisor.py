@@ -39,7 +39,7 @@ DUMP_SIGNAL = signal.SIGRTMAX - 3  #: asks a child for its stacks; none that tes
 
 LOOK_EVERY_S = 0.2  #: how often the process, its limits and `should_stop` are looked at
 POLL_S = 0.005  #: how often, while its end is awaited
-EXIT_GRACE_S = 1.0 + GRACE_S  #: between a child's last word and its end, with that of what it started
+EXIT_GRACE_S = 1.0 + GRACE_S  #: for a thread after the child's last word, with that of what it started
 DUMP_GRACE_S = 1.0
 QUIET_S = 0.05  #: a stack dump that has not grown for so long is complete
 TERM_GRACE_S = 2.0
@@ -186,10 +186,12 @@ class _Attempt:
             if process.outlived:
                 self._warnings.append("processes that the tests started outlived them, and were killed")
             channels.drain_rest()
-            if not self._journal.child.has_ended and channels.dump():
+            if ending.sentence and channels.dump():
                 ending = Ending(ending.outcome, ending.sentence, without_our_frames(channels.dump()))
         finally:
             channels.close()
+        if self._journal.child.has_ended and ending.sentence and ending.outcome is not Outcome.NOT_RUN:
+            self._journal.fixtures.fail("the exit", "", ending.sentence, ending.dump)
         self._journal.end_child(ending)
 
     def _start(self, channels: Channels, nonce: str) -> SandboxedProcess:
@@ -254,16 +256,7 @@ class _Attempt:
                 if sentence := process.breach():
                     return Ending(Outcome.CRASHED, sentence)
             if now_s > self._deadline_s:
-                self._status = Status.TIMED_OUT
-                self._reason = f"the tests took longer than the run's limit of {limits.run_s:g} s"
-                is_between = current is not None and current[1] == BETWEEN
-                return self._time_out(
-                    process,
-                    channels,
-                    f"not done at the end of the run's {limits.run_s:g} s",
-                    # The last test is not to blame for the time that all have taken.
-                    Outcome.NOT_RUN if is_between else Outcome.TIMED_OUT,
-                )
+                return self._overrun(process, channels)
             if current is not None and now_s - current_since_s > limits.test_s:
                 return self._time_out(process, channels, f"took longer than the limit of {limits.test_s:g} s")
 
@@ -274,23 +267,54 @@ class _Attempt:
             return self._let_go(process, channels)
         return Ending(Outcome.CRASHED, explain_exit(process.poll()))
 
+    def _overrun(self, process: SandboxedProcess, channels: Channels) -> Ending:
+        """The run's time is over."""
+        current, run_s = self._journal.current, self._plan.limits.run_s
+        self._status = Status.TIMED_OUT
+        self._reason = f"the tests took longer than the run's limit of {run_s:g} s"
+        # The last test is not to blame for the time that all have taken.
+        is_between = current is not None and current[1] == BETWEEN
+        outcome = Outcome.NOT_RUN if is_between else Outcome.TIMED_OUT
+        return self._time_out(process, channels, f"not done at the end of the run's {run_s:g} s", outcome)
+
     def _let_go(self, process: SandboxedProcess, channels: Channels) -> Ending:
-        """The child has said its last word: give it a moment to exit, and see what it leaves behind."""
+        """The child has said its last word: a thread may go on for a moment, the exit as long as a test."""
         ending = Ending(Outcome.CRASHED, "")  # nothing is open that it could be the end of
-        until_s = time.monotonic() + EXIT_GRACE_S
+        threads, limits = self._journal.child.threads, self._plan.limits
+        started_s = time.monotonic()
+        shortly_s, look_at_s = started_s + EXIT_GRACE_S, started_s + LOOK_EVERY_S
         while (status := process.poll()) is None:
-            if time.monotonic() > until_s:
-                threads = self._journal.child.threads
-                named = f"; threads: {', '.join(threads)}" if threads else ""
-                self._warnings.append(f"the process did not exit after its last test, and was killed{named}")
+            now_s = time.monotonic()
+            if threads and now_s > shortly_s:
+                said = "the process did not exit after its last test, and was killed; threads: "
+                self._warnings.append(said + ", ".join(threads))
                 return ending
+            if now_s > max(shortly_s, self._deadline_s):
+                return self._overrun(process, channels)
+            if now_s > max(shortly_s, started_s + limits.test_s):
+                self._tell_exit(f"the process did not exit within the limit of {limits.test_s:g} s")
+                return self._time_out(process, channels, "did not end in time")
+            if now_s >= look_at_s:
+                look_at_s = now_s + LOOK_EVERY_S
+                self._tell_progress()
+                if self._should_stop():
+                    self._status, self._reason = Status.CANCELLED, "stopped before the process had exited"
+                    return ending
+                if sentence := process.breach():
+                    self._tell_exit(sentence)
+                    return Ending(Outcome.CRASHED, sentence)
             channels.drain(0)
             process.wait(POLL_S)
-        if self._journal.child.is_good and status != 0:
-            self._odd_exits.append(f"after the last test {explain_exit(status)}, though none had failed")
-        elif status not in (0, 1):
-            self._warnings.append(f"after the last test {explain_exit(status)}")
+        if status not in (0, 1) or (self._journal.child.is_good and status != 0):
+            self._tell_exit(explain_exit(status))
         return ending
+
+    def _tell_exit(self, sentence: str) -> None:
+        """An exit that is no good: the only failure there is, or one more."""
+        if self._journal.child.is_good:
+            self._odd_exits.append(f"after the last test {sentence}, though none had failed")
+        else:
+            self._warnings.append(f"after the last test {sentence}")
 
     def _time_out(
         self,
