@@ -17,6 +17,7 @@ from types import FrameType
 import msgspec
 
 from tests.drill.brokers import open_broker
+from tests.drill.collecting import Collecting
 from tests.drill.complaints import find_complaints
 from tests.drill.databases import open_backend
 from tests.drill.history import make_history
@@ -28,6 +29,7 @@ from tests.drill.plan import make_plan
 from tests.drill.pushing import Pushers, PushSample
 from tests.drill.stage import Stage
 from tests.drill.striking import Striking
+from tests.drill.terminals import Terminals
 
 PR_SET_CHILD_SUBREAPER = 36
 PATIENCE_S = 90.0  #: without a run that finishes, before those that are left count as lost
@@ -83,12 +85,14 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
         hosts.join()
     stage = Stage(holder, broker, backend, hosts)
     stage.ci.is_kept = options.keep
-    striking = Striking(stage)
+    striking, collecting = Striking(stage), Collecting(stage)
+    terminals = Terminals(stage, collecting)
     strikes = {
         "processes": striking.processes,
         "services": striking.services,
         "machine": striking.machine,
         "network": striking.network,
+        "terminals": terminals.strikes | collecting.strikes,
     }
     kinds = {lane: sorted(found) for lane, found in strikes.items() if found}
     plan = make_plan(options.seed, options.commits, options.clones, kinds, options.faults)
@@ -107,11 +111,13 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
         _wait_for_all(stage, pushers, lanes, len(projects))
     finally:
         lanes.close()
+    terminals.settle()
+    _wait_for_all(stage, pushers, lanes, len(projects))
     violations = judge_idle(stage)
     stage.close()
-    judged = judge_ledger(stage, oracle.verdicts())
+    judged = judge_ledger(stage, oracle.verdicts(), terminals)
     judged.violations += judge_pushes(pushers.samples) + violations
-    judged.violations += judge_end(stage) + stage.violations
+    judged.violations += judge_end(stage) + terminals.judge_backups() + stage.violations
     judged.violations += find_complaints(stage.logs())
     for note in stage.notes:
         say(note)
@@ -123,14 +129,14 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
 
 def _wait_for_all(stage: Stage, pushers: Pushers, lanes: Lanes, wanted: int) -> None:
     """Until all is pushed, struck and finished, or nothing has finished for a long time."""
-    finished, since_s = 0, time.monotonic()
+    progress, since_s = (0, 0), time.monotonic()
     while True:
-        seen = stage.seen.finished
-        if pushers.are_busy() or lanes.are_busy() or seen > finished:
-            if seen > finished:
-                say(f"{seen} of {wanted} runs finished", end="\r")
-            finished, since_s = max(seen, finished), time.monotonic()
-        elif finished == wanted or time.monotonic() - since_s > PATIENCE_S:
+        seen = stage.seen
+        if pushers.are_busy() or lanes.are_busy() or seen.progress != progress:
+            if seen.progress != progress:
+                say(f"{seen.finished} of {wanted} runs finished", end="\r")
+            progress, since_s = seen.progress, time.monotonic()
+        elif seen.finished == wanted or time.monotonic() - since_s > PATIENCE_S:
             return
         time.sleep(0.1)
 

@@ -17,14 +17,15 @@ import msgspec
 from sqlalchemy import func, select
 
 from ciapp.results import schema
-from ciapp.results.attempts import Attempt, list_attempts
+from ciapp.results.attempts import REPORTED, Attempt
 from ciapp.results.report import Outcome, Report, Status
 from ciapp.results.runs import Run
-from ciapp.results.store import load_report
 from ciapp.testing.processes import list_tree
+from tests.drill.evidence import Evidence, gather
 from tests.drill.oracle import Verdict
 from tests.drill.pushing import PushSample
 from tests.drill.stage import Stage
+from tests.drill.terminals import Asked, Terminals
 
 PUSH_COSTS_AT_MOST_S = 1.0
 #: How long a push takes with the hook by what it takes without: 27 ms by 17, when the hook was made. So it
@@ -34,6 +35,7 @@ NEIGHBOURS_S = 10.0  #: twins of pushes so near say how loaded the machine was
 OLD_S = 2 * 3600.0
 UNFINISHED = (".lock", ".new", ".old", ".part", ".draft")
 NAME_SERVER = "/epmd -daemon"  #: of RabbitMQ, which starts it and leaves it behind
+CANCELLED = "cancelled"  #: the ending of an attempt that was under way then
 SHOWN = 3  #: differences of one report, and files of one kind
 
 
@@ -46,18 +48,20 @@ class Judged(msgspec.Struct):
     lost: Counter[str] = msgspec.field(default_factory=Counter)  #: reason → attempts
 
 
-def judge_ledger(stage: Stage, verdicts: Mapping[str, Verdict]) -> Judged:
+def judge_ledger(stage: Stage, verdicts: Mapping[str, Verdict], terminals: Terminals) -> Judged:
     """Hold each run against the oracle's verdict on its commit. `verdicts` are by commit id."""
     judged = Judged([])
     runs = stage.look().runs
     by_commit: dict[str, list[Run]] = {commit: [] for commit in verdicts}
     for run in runs:
         by_commit[run.commit].append(run)
+    purged = {one.run.commit for one in terminals.purged}
     for commit, found in by_commit.items():
-        if len(found) != 1:
+        if len(found) != 1 and not (commit in purged and not found):
             judged.violations.append(f"commit {commit} has {len(found)} runs, not 1")
-        for run in found:
-            judged.violations += _judge_run(stage, run, verdicts[commit], judged)
+    for one in (*terminals.purged, *(gather(stage.database, run) for run in runs)):
+        asked = terminals.asked.get(one.run.id, Asked())
+        judged.violations += _judge_run(one, asked, verdicts[one.run.commit], judged)
     with stage.database.read() as connection:
         known = set(connection.scalars(select(schema.commits.c.commit)))
         total = connection.scalar(select(func.count()).select_from(schema.runs))
@@ -67,44 +71,45 @@ def judge_ledger(stage: Stage, verdicts: Mapping[str, Verdict]) -> Judged:
         judged.violations.append(
             f"the ledger has {total} runs, {len(runs)} of them of commits that were pushed"
         )
-    judged.runs = len(runs)
+    judged.runs = len(runs) + len(terminals.purged)
     return judged
 
 
-def _judge_run(stage: Stage, run: Run, verdict: Verdict, judged: Judged) -> Iterator[str]:
-    name = f"run {run.id} of {run.commit[:12]}"
-    attempts = list_attempts(stage.database, run.id)
-    judged.attempts += len(attempts)
-    judged.lost.update(_kind_of_loss(attempt.ending) for attempt in attempts[:-1])
-    yield from _judge_attempts(name, run, attempts)
+def _judge_run(one: Evidence, asked: Asked, verdict: Verdict, judged: Judged) -> Iterator[str]:
+    run, name = one.run, f"run {one.run.id} of {one.run.commit[:12]}"
+    judged.attempts += len(one.attempts)
+    ended_well = (REPORTED, CANCELLED)
+    judged.lost.update(
+        _kind_of_loss(attempt.ending) for attempt in one.attempts[:-1] if attempt.ending not in ended_well
+    )
+    yield from _judge_attempts(name, run, one.attempts, asked)
     if run.status is None:
         yield f"{name} is {run.state}, after {run.attempt} attempts"
         return
     if run.status is not verdict.status:
         yield f"{name} ended as {run.status} ({run.reason or 'no reason'}), the oracle says {verdict.status}"
-    with stage.database.read() as connection:
-        reports = schema.reports
-        query = select(func.count()).where(reports.c.run_id == run.id, reports.c.accepted)
-        accepted = connection.scalar(query)
-    if accepted != 1 and run.status is not Status.INFRA_ERROR:
-        yield f"{name} has {accepted} accepted reports, not 1"
-    report = load_report(stage.database, run.id)
-    if report is not None:
-        yield from (f"{name}: {said}" for said in _differences(report, run, verdict))
+    reported = sum(attempt.ending == REPORTED for attempt in one.attempts)
+    if one.accepted != reported or not (reported or run.status is Status.INFRA_ERROR):
+        yield f"{name} has {one.accepted} accepted reports, and {reported} attempts that reported"
+    if one.report is not None:
+        yield from (f"{name}: {said}" for said in _differences(one.report, run, verdict))
 
 
-def _judge_attempts(name: str, run: Run, attempts: list[Attempt]) -> Iterator[str]:
+def _judge_attempts(name: str, run: Run, attempts: list[Attempt], asked: Asked) -> Iterator[str]:
+    """`asked` is what people asked of the run beside the push that brought it."""
     numbers = [attempt.number for attempt in attempts]
     if numbers != list(range(1, run.attempt + 1)):
         yield f"{name} is at attempt {run.attempt}, and its attempts are numbered {numbers}"
     for attempt in attempts:
         if not attempt.ending or attempt.ended_at is None:
             yield f"attempt {attempt.number} of {name} does not say how it ended"
-    endings = [attempt.ending for attempt in attempts]
-    if run.status is not Status.INFRA_ERROR and "reported" not in endings[-1:]:
-        yield f"{name} finished, and its last attempt says {endings[-1:]}"
-    if "reported" in endings[:-1]:
-        yield f"{name} was tested again though attempt {endings.index('reported') + 1} had reported"
+    endings = Counter(attempt.ending for attempt in attempts)
+    if run.status is not Status.INFRA_ERROR and REPORTED not in {each.ending for each in attempts[-1:]}:
+        yield f"{name} finished, and its last attempt says {attempts[-1:]}"
+    if endings[REPORTED] > 1 + asked.queued:
+        yield f"{name} was tested {endings[REPORTED]} times, and asked for again {asked.queued} times"
+    if endings[CANCELLED] > asked.cancelled:
+        yield f"{name} was cancelled {endings[CANCELLED]} times, {asked.cancelled} of them by request"
 
 
 def _differences(report: Report, run: Run, verdict: Verdict) -> Iterator[str]:

@@ -113,11 +113,17 @@ class RunsSeen(msgspec.Struct, frozen=True):
     """What the ledger said of the plan's runs when it last answered."""
 
     runs: tuple[Run, ...] = ()
+    purged: int = 0  #: commits whose run has finished and was purged
 
     @property
     def finished(self) -> int:
         """How many are finished."""
-        return sum(run.state is State.FINISHED for run in self.runs)
+        return self.purged + sum(run.state is State.FINISHED for run in self.runs)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """What changes as long as something goes on."""
+        return self.finished, sum(run.attempt for run in self.runs)
 
     @property
     def tries(self) -> int:
@@ -156,6 +162,9 @@ class Stage:
         self.servers = threading.Lock()
         #: One of it for each push, all for `git gc`, whose removal of empty folders makes git refuse pushes.
         self.pushes = threading.BoundedSemaphore(PUSHES_AT_ONCE)
+        #: Held by whoever gives commands, or looks at what they left; nobody else asks for a run again.
+        self.terminals = threading.Lock()
+        self.gone: set[str] = set()  #: commits whose run was purged
         self._commits: Sequence[str] = ()
         self._closing = threading.Event()
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._keep, self._watch)]
@@ -296,5 +305,7 @@ class Stage:
 
     def look(self) -> RunsSeen:
         """Ask the ledger. Raises LedgerError."""
-        self.seen = RunsSeen(tuple(find_runs(self.database, REPOSITORY, self._commits)))
+        gone = set(self.gone)  # asked for first: what was purged since counts as there
+        runs = tuple(find_runs(self.database, REPOSITORY, self._commits))
+        self.seen = RunsSeen(runs, len(gone - {run.commit for run in runs}))
         return self.seen

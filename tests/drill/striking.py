@@ -1,4 +1,4 @@
-"""What strikes processes, messages and the repository of a drill.
+"""What strikes processes, messages, services and the machine of a drill.
 
 In:  a stage; per fault, how long it lasts and a number that picks its victim.
 Out: each fault as a function, by its name. It returns once the fault is over.
@@ -9,20 +9,18 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 from ciapp.results.runs import Run
 from ciapp.testing.processes import list_children, list_tree
 from tests.drill.brokers import Strike
 from tests.drill.plan import PlannedFault
-from tests.drill.stage import LEASE_S, PUSHES_AT_ONCE, Service, Stage
+from tests.drill.stage import LEASE_S, Service, Stage
 
 AGAIN = 5  #: kills of a dispatcher in a row, and messages sent once more
 BETWEEN_KILLS_S = 0.6
-GC_PRUNES = "5.minutes.ago"  #: a commit whose hook was lost has no pin; git's own default is two weeks
 STOPS_WITHIN_S = 60.0
 TESTS_WITHIN_S = 4.0
 
@@ -67,7 +65,6 @@ class Striking:
             "monitor killed": lambda fault: self._stage.services["monitor"].strike(signal.SIGKILL),
             "messages doubled": self._send_again,
             "garbage sent": lambda fault: self._stage.broker.send_garbage(),
-            "git gc": self._collect_garbage,
         }
         services = stage.broker.faults | stage.backend.faults
         self.services: dict[str, Callable[[PlannedFault], None]] = {
@@ -177,18 +174,6 @@ class Striking:
                     return busy
             time.sleep(0.01)
         return []
-
-    def _collect_garbage(self, _fault: PlannedFault) -> None:
-        with ExitStack() as no_push:
-            for _ in range(PUSHES_AT_ONCE):
-                no_push.enter_context(self._stage.pushes)
-            subprocess.run(
-                ["git", "gc", "--quiet", f"--prune={GC_PRUNES}"],
-                cwd=self._stage.bare,
-                env=self._stage.ci.environment,
-                capture_output=True,
-                check=True,
-            )
 
 
 def _runner_of(pool_process: int) -> int:

@@ -1,0 +1,114 @@
+"""git's garbage collection in the repository of a drill, and what the drill itself keeps from it.
+
+In:  a stage.
+Out: a repository without what nothing names; a violation where a run waits for a commit that is gone.
+
+A commit that was forced away while it waits is kept by ciapp's pins alone. So the collection that prunes at
+once comes when every push is recorded: a commit whose hook was lost has no pin yet. What the drill is to ask
+for once more (cancelled, or purged in the moment in which it finished) it keeps itself, under refs/drill/:
+for such a commit ciapp has nothing to do.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+from ciapp.git import Repository
+from ciapp.intake.push import changed_refs
+from ciapp.results.pushes import find_repository, seen_refs
+from ciapp.results.report import State
+from tests.drill.plan import PlannedFault
+from tests.drill.stage import PUSHES_AT_ONCE, REPOSITORY, Stage
+from tests.drill.striking import NothingToStrikeError
+
+PRUNES_LATER = "5.minutes.ago"  #: a commit whose hook was lost has no pin; git's own default is two weeks
+RECORDED_WITHIN_S, FORCED_WITHIN_S = 20.0, 15.0
+LOOK_EVERY_S = 0.2
+KEPT = "refs/drill/"
+TESTED = ("--branches", "--tags", "--glob=refs/ciapp/*")  #: what mirrors fetch
+
+
+class Collecting:
+    """Collects garbage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._git = Repository(stage.bare)
+        self.strikes = {"git gc": self._collect_later, "git gc that prunes at once": self._collect_at_once}
+
+    def keep(self, commits: Iterable[str]) -> set[str]:
+        """Keep these commits from collection, whatever becomes of their runs; those that are still there."""
+        there = {commit for commit in commits if self._git.has_commit(commit)}
+        self._git.run("update-ref", "--stdin", stdin="".join(f"update {KEPT}{one} {one}\n" for one in there))
+        return there
+
+    def _collect_later(self, _fault: PlannedFault) -> None:
+        with ExitStack() as no_push:
+            self._hold_pushes(no_push)
+            self._collect(PRUNES_LATER)
+
+    def _collect_at_once(self, _fault: PlannedFault) -> None:
+        self._await_pins()
+        with ExitStack() as no_push:
+            no_push.enter_context(self._stage.terminals)
+            self._hold_pushes(no_push)
+            self._await_records()
+            waiting = self._unfinished()
+            self._let_go(waiting)
+            pinned = len(waiting - self._named())
+            self._collect("now")
+            lost = [commit for commit in waiting & self._unfinished() if not self._git.has_commit(commit)]
+        self._stage.violations += [f"{commit} was collected while its run waits" for commit in lost]
+        self._stage.notes.append(f"git gc: of {len(waiting)} commits that wait, pins alone kept {pinned}")
+
+    def _hold_pushes(self, stack: ExitStack) -> None:
+        for _ in range(PUSHES_AT_ONCE):
+            stack.enter_context(self._stage.pushes)
+
+    def _collect(self, prune: str) -> None:
+        subprocess.run(
+            ["git", "gc", "--quiet", f"--prune={prune}"],
+            cwd=self._stage.bare,
+            env=self._stage.ci.environment,
+            capture_output=True,
+            check=True,
+        )
+
+    def _await_pins(self) -> None:
+        """Wait for a moment in which a commit that was forced away waits; not for ever, there may be none."""
+        until_s = time.monotonic() + FORCED_WITHIN_S
+        while time.monotonic() < until_s and not self._unfinished() - self._named():
+            time.sleep(LOOK_EVERY_S)
+
+    def _named(self) -> set[str]:
+        """Commits that branches and tags reach."""
+        return set(self._git.run("rev-list", "--branches", "--tags").split())
+
+    def _unfinished(self) -> set[str]:
+        """Commits whose run waits or is under way. Raises LedgerError."""
+        return {run.commit for run in self._stage.look().runs if run.state is not State.FINISHED}
+
+    def _let_go(self, waiting: set[str]) -> None:
+        """Leave to ciapp's pins what it has pinned by now."""
+        kept = self._git.run("for-each-ref", "--format=%(objectname)", KEPT).split()
+        reached = set(self._git.run("rev-list", *TESTED).split())
+        ours = [commit for commit in kept if commit in waiting & reached]
+        self._git.run("update-ref", "--stdin", stdin="".join(f"delete {KEPT}{one}\n" for one in ours))
+
+    def _await_records(self) -> None:
+        """Until no push is left that the ledger does not know."""
+        repository = find_repository(self._stage.database, REPOSITORY)
+        spool = self._stage.bare / "ciapp" / "spool"
+        until_s = time.monotonic() + RECORDED_WITHIN_S
+        while any(file.is_file() for file in spool.glob("[!.]*")) or self._are_odd(repository.id):
+            if time.monotonic() > until_s:
+                raise NothingToStrikeError("pushes are not recorded yet")
+            time.sleep(LOOK_EVERY_S)
+
+    def _are_odd(self, repository_id: int) -> bool:
+        """Whether a ref has another value than the ledger has seen."""
+        refs = {ref: value for ref, value in self._git.refs().items() if not ref.startswith(KEPT)}
+        return bool(changed_refs(refs, seen_refs(self._stage.database, repository_id)))
