@@ -26,6 +26,7 @@ from tests.support.network import Host
 from tests.support.servers import RABBITMQ_HOME, PrivateRabbitMQ, PrivateRedis, PrivateServer
 
 STATISTICS_AGE_S = 6.0  #: RabbitMQ counts what quorum queues hold every 5 s
+BINDINGS = "_kombu.binding"  #: which queues an exchange leads to; kombu keeps them in Redis
 Strike = Callable[[float], None]  #: a fault, and for how many seconds it lasts
 
 #: What is no message of ours: body, content type, headers.
@@ -96,8 +97,8 @@ class Broker:
         return [f"{ready} messages are on the queue"] if ready else []
 
     def left_at_the_end(self) -> list[str]:
-        """What is still there though nothing runs any more."""
-        return []
+        """What is still there though nothing runs any more: what a worker held is on the queue again."""
+        return self.left()
 
 
 class EmbeddedBroker(Broker):
@@ -197,6 +198,10 @@ class RedisBroker(ServerBroker):
         ("in the index of those not acknowledged", "ZCARD", "unacked_index"),
     )
 
+    def left_at_the_end(self) -> list[str]:
+        keys = self._ask("--scan").split()
+        return [f"Redis still has {key}" for key in sorted(keys) if not key.startswith(BINDINGS)]
+
     def _empty(self, _lasts_s: float) -> None:
         self._ask("FLUSHALL")
 
@@ -228,6 +233,14 @@ class RabbitmqBroker(ServerBroker):
         counts = dict(line.split("\t") for line in listed.splitlines())
         held = counts.get(QUEUE, "0")
         return super().left() + ([f"{held} messages are not acknowledged"] if held != "0" else [])
+
+    def left_at_the_end(self) -> list[str]:
+        listed = self._ask("list_queues", "--quiet", "name", "messages")
+        counts = dict(line.split("\t") for line in listed.splitlines())
+        counts.pop("name", None)  # the title of the column
+        stay = {name for name in counts if name == QUEUE or name.startswith(f"{QUEUE}.")}
+        found = [f"{counts[name]} messages are on {name}" for name in sorted(stay) if counts[name] != "0"]
+        return found + [f"queue {name} is still there" for name in sorted(counts.keys() - stay)]
 
     def _empty(self, _lasts_s: float) -> None:
         with self.connect() as connection:

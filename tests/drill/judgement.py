@@ -33,7 +33,8 @@ PUSH_COSTS_AT_MOST_S = 1.0
 HOOK_SHARE = 1.6
 NEIGHBOURS_S = 10.0  #: twins of pushes so near say how loaded the machine was
 OLD_S = 2 * 3600.0
-UNFINISHED = (".lock", ".new", ".old", ".part", ".draft")
+UNFINISHED = (".lock", ".new", ".old", ".part", ".draft", ".keep")
+LOCKS_STAY = ("mirrors", "broker", "workers")  #: in these folders: whoever needs one locks the file
 NAME_SERVER = "/epmd -daemon"  #: of RabbitMQ, which starts it and leaves it behind
 CANCELLED = "cancelled"  #: the ending of an attempt that was under way then
 SHOWN = 3  #: differences of one report, and files of one kind
@@ -198,8 +199,8 @@ def survivors(servers: set[int]) -> list[tuple[int, str]]:
 def _leftovers(folder: Path) -> Iterator[Path]:
     """Locks of git's, and what was not whole when its maker died; not files that are locked and stay."""
     for file in folder.rglob("*"):
-        is_ours = file.name == "dispatcher.lock" or file.parent.name in ("mirrors", "broker", "workers")
-        if (file.suffix in UNFINISHED and not is_ours) or file.name.startswith(("tmp_", ".tmp-", "gc.pid")):
+        stays = file.name == "dispatcher.lock" or (file.suffix == ".lock" and file.parent.name in LOCKS_STAY)
+        if (file.suffix in UNFINISHED and not stays) or file.name.startswith(("tmp_", ".tmp-", "gc.pid")):
             yield file
 
 
