@@ -6,6 +6,7 @@ import os
 import unittest
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from click.testing import CliRunner, Result
@@ -18,6 +19,7 @@ from ciapp.intake.register import install_and_register
 from ciapp.results import schema
 from ciapp.results.database import Database
 from ciapp.results.forgetting import forget
+from ciapp.results.migrations import upgrade
 from ciapp.results.pushes import KnownRepository
 from ciapp.results.runs import Run, beat_run, claim_run, find_runs
 from ciapp.results.store import make_report, save_report
@@ -35,6 +37,15 @@ def rows(database: Database) -> dict[str, int]:
             name: connection.scalar(select(func.count()).select_from(table)) or 0
             for name, table in schema.metadata.tables.items()
             if name not in KEPT
+        }
+
+
+def contents(database: Database) -> dict[str, list[Any]]:
+    """Every row of each table."""
+    with database.read() as connection:
+        return {
+            name: connection.execute(select(table).order_by(*table.primary_key.columns)).all()
+            for name, table in schema.metadata.tables.items()
         }
 
 
@@ -73,18 +84,52 @@ class ForgettingRules:
         team = self.fill("team")
         run = claim(self.database, "team", 2)
         forget(self.database, team)
-        self.fill("next")  # its runs may have the numbers of those that are gone
+        self.fill("next")
         self.assertFalse(beat_run(self.database, run.id, attempt=1, known=1, done=1, failed=0))
         report = make_report(run, findings(), finished_at=datetime.now(UTC))
         before = rows(self.database)
         self.assertFalse(save_report(self.database, run.id, report))
         self.assertEqual(before, rows(self.database))
 
+    def test_the_number_of_a_run_that_is_gone_is_not_given_out_again(self):
+        self.fill("other")
+        team = self.fill("team")
+        gone = {run.id for run in find_runs(self.database, "team", [commit(each).id for each in range(40)])}
+        forget(self.database, team)
+        self.fill("next")
+        new = {run.id for run in find_runs(self.database, "next", [commit(each).id for each in range(40)])}
+        self.assertGreater(min(new), max(gone))
+
 
 class TestSqlite(ForgettingRules, unittest.TestCase):
     def setUp(self):
         self.database = fresh_sqlite(self)
         self.database.migrate()
+
+
+class TestMigration(unittest.TestCase):
+    def test_a_ledger_of_version_5_keeps_every_row_and_gives_no_number_out_again(self):
+        database = fresh_sqlite(self)
+        with database.rebuild() as connection:
+            upgrade(connection, database.address, "0005")
+        rules = ForgettingRules()
+        rules.database = database
+        rules.fill("other")
+        team = rules.fill("team")
+        claim(database, "team", 2)
+        before = contents(database)
+        self.assertTrue(before["attempts"] and before["reports"])
+
+        database.migrate()
+
+        self.assertEqual(before, contents(database))
+        last = max(row.id for row in before["runs"])
+        forget(database, team)  # as before, what belongs to a run goes with it
+        self.assertEqual(rows(database)["runs"], 40)
+        self.assertEqual(rows(database)["reports"], 1)
+        rules.fill("next")
+        with database.read() as connection:
+            self.assertEqual(40, connection.scalar(select(func.count()).where(schema.runs.c.id > last)))
 
 
 class TestPostgresql(ForgettingRules, unittest.TestCase):

@@ -102,7 +102,7 @@ def restore(database: Database, file: Path, *, replace: bool = False) -> Backup:
             )
         for _ in backup.rows():  # all of it is read before anything is changed
             pass
-    with open_backup(file) as backup, database.write() as connection:
+    with open_backup(file) as backup, database.rebuild() as connection:
         if not replace and connection.scalar(select(func.count()).select_from(schema.repositories)):
             raise UsageError(
                 f"ledger {database.address} is not empty; to lose what is in it, restore with --replace"

@@ -106,6 +106,21 @@ class Database:
             with connection.begin():
                 yield connection
 
+    @contextmanager
+    def rebuild(self) -> Iterator[Connection]:
+        """A write transaction that may replace tables: SQLite follows no foreign key in it.
+
+        Else it would delete, with a table that is dropped, what belongs to its rows in other tables.
+        """
+        with open_connection(), self._said(), self.engine.connect() as connection:
+            options = {"ciapp_write": True, "ciapp_rebuild": True, "preserve_rowcount": True}
+            connection = connection.execution_options(**options)
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                connection.invalidate()  # whoever comes next has foreign keys again
+
     def insert_new(self, table: Table) -> Any:
         """An INSERT that passes over rows which are there already."""
         return _insert_new(self.dialect, table)
@@ -136,7 +151,7 @@ class Database:
         # Alembic is slow to import, and nearly every command finds its tables ready.
         from ciapp.results.migrations import upgrade
 
-        with self.write() as connection:
+        with self.rebuild() as connection:
             if self.dialect == "postgresql":
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
             upgrade(connection, self.address)
@@ -244,7 +259,10 @@ def _make_engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("ciapp_write")
+        options = connection.get_execution_options()
+        writes = options.get("ciapp_write")
+        if options.get("ciapp_rebuild"):
+            connection.exec_driver_sql("PRAGMA foreign_keys = OFF")  # in a transaction it would do nothing
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine

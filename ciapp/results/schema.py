@@ -35,7 +35,7 @@ from sqlalchemy import (
     false,
 )
 
-HEAD_REVISION = "0005"  #: the newest migration; what a usable database says of itself
+HEAD_REVISION = "0006"  #: the newest migration; what a usable database says of itself
 
 metadata = MetaData(
     naming_convention={
@@ -154,6 +154,8 @@ runs = Table(
     Index(None, "state", "repository_id", "priority", "id"),
     Index(None, "push_id", "state"),
     Index(None, "repository_id", "finished_at"),
+    # A number that was given out means one run for good: messages and reports on workers' disks name it.
+    sqlite_autoincrement=True,
 )
 
 attempts = Table(
