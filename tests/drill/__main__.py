@@ -92,7 +92,8 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
         "services": striking.services,
         "machine": striking.machine,
         "network": striking.network,
-        "terminals": terminals.strikes | collecting.strikes,
+        "terminals": terminals.strikes,
+        "repository": collecting.strikes,
     }
     kinds = {lane: sorted(found) for lane, found in strikes.items() if found}
     plan = make_plan(options.seed, options.commits, options.clones, kinds, options.faults)

@@ -25,7 +25,7 @@ from tests.drill.stage import PUSHES_AT_ONCE, REPOSITORY, Stage
 from tests.drill.striking import NothingToStrikeError
 
 PRUNES_LATER = "5.minutes.ago"  #: a commit whose hook was lost has no pin; git's own default is two weeks
-RECORDED_WITHIN_S, FORCED_WITHIN_S = 20.0, 15.0
+FORCED_WITHIN_S = 20.0
 LOOK_EVERY_S = 0.2
 KEPT = "refs/drill/"
 TESTED = ("--branches", "--tags", "--glob=refs/ciapp/*")  #: what mirrors fetch
@@ -51,16 +51,23 @@ class Collecting:
             self._collect(PRUNES_LATER)
 
     def _collect_at_once(self, _fault: PlannedFault) -> None:
-        self._await_pins()
-        with ExitStack() as no_push:
-            no_push.enter_context(self._stage.terminals)
-            self._hold_pushes(no_push)
-            self._await_records()
-            waiting = self._unfinished()
-            self._let_go(waiting)
-            pinned = len(waiting - self._named())
-            self._collect("now")
-            lost = [commit for commit in waiting & self._unfinished() if not self._git.has_commit(commit)]
+        """Best in a moment in which a commit that was forced away waits; not for ever, there may be none."""
+        until_s = time.monotonic() + FORCED_WITHIN_S
+        while True:
+            is_last = time.monotonic() > until_s
+            with ExitStack() as no_push:
+                no_push.enter_context(self._stage.terminals)
+                self._hold_pushes(no_push)
+                waiting = self._unfinished()
+                self._let_go(waiting)
+                pinned = len(waiting - self._named())
+                if self._is_all_recorded() and (pinned or is_last):
+                    self._collect("now")
+                    lost = [one for one in waiting & self._unfinished() if not self._git.has_commit(one)]
+                    break
+            if is_last:
+                raise NothingToStrikeError("pushes are not recorded yet")
+            time.sleep(LOOK_EVERY_S)
         self._stage.violations += [f"{commit} was collected while its run waits" for commit in lost]
         self._stage.notes.append(f"git gc: of {len(waiting)} commits that wait, pins alone kept {pinned}")
 
@@ -77,12 +84,6 @@ class Collecting:
             check=True,
         )
 
-    def _await_pins(self) -> None:
-        """Wait for a moment in which a commit that was forced away waits; not for ever, there may be none."""
-        until_s = time.monotonic() + FORCED_WITHIN_S
-        while time.monotonic() < until_s and not self._unfinished() - self._named():
-            time.sleep(LOOK_EVERY_S)
-
     def _named(self) -> set[str]:
         """Commits that branches and tags reach."""
         return set(self._git.run("rev-list", "--branches", "--tags").split())
@@ -98,17 +99,9 @@ class Collecting:
         ours = [commit for commit in kept if commit in waiting & reached]
         self._git.run("update-ref", "--stdin", stdin="".join(f"delete {KEPT}{one}\n" for one in ours))
 
-    def _await_records(self) -> None:
-        """Until no push is left that the ledger does not know."""
+    def _is_all_recorded(self) -> bool:
+        """Whether there is no push that the ledger does not know."""
         repository = find_repository(self._stage.database, REPOSITORY)
-        spool = self._stage.bare / "ciapp" / "spool"
-        until_s = time.monotonic() + RECORDED_WITHIN_S
-        while any(file.is_file() for file in spool.glob("[!.]*")) or self._are_odd(repository.id):
-            if time.monotonic() > until_s:
-                raise NothingToStrikeError("pushes are not recorded yet")
-            time.sleep(LOOK_EVERY_S)
-
-    def _are_odd(self, repository_id: int) -> bool:
-        """Whether a ref has another value than the ledger has seen."""
         refs = {ref: value for ref, value in self._git.refs().items() if not ref.startswith(KEPT)}
-        return bool(changed_refs(refs, seen_refs(self._stage.database, repository_id)))
+        records = [file for file in (self._stage.bare / "ciapp/spool").glob("[!.]*") if file.is_file()]
+        return not records and not changed_refs(refs, seen_refs(self._stage.database, repository.id))

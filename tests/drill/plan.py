@@ -20,7 +20,14 @@ from tests.drill.projects import Project, make_project
 
 COMMITS_PER_S = 2.0  #: how fast they are pushed, all clones together
 #: How often each lane strikes, beyond each of its faults once.
-COMMITS_PER_FAULT = {"processes": 6, "services": 15, "machine": 40, "network": 12, "terminals": 6}
+COMMITS_PER_FAULT = {
+    "processes": 6,
+    "services": 15,
+    "machine": 40,
+    "network": 12,
+    "terminals": 8,
+    "repository": 20,
+}
 LONG = 200  #: commits of a drill whose faults may last for a minute
 USUAL_S, LONGEST_S = 5.0, 60.0
 BRANCHES = 2  #: of each clone at first
