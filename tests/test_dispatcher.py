@@ -14,7 +14,7 @@ import threading
 import time
 import tracemalloc
 import unittest
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from sqlalchemy import update
 from ciapp.errors import BrokerError, LedgerConflictError, LedgerError
 from ciapp.git import Repository
 from ciapp.intake import dispatcher, recording
-from ciapp.intake.dispatcher import TROUBLE_S, Dispatcher
+from ciapp.intake.dispatcher import Dispatcher
 from ciapp.intake.leases import LOOK_COUNTS_S
 from ciapp.intake.pins import ORPHAN_S, pin
 from ciapp.intake.reconciliation import SETTLE_S
@@ -804,12 +804,78 @@ class TestTrouble(DispatcherTest):
                 raise error
             self.send(runs)
 
-        waiting = mock.Mock(wait=mock.Mock(), announce=mock.Mock())
         with self.assertLogs("ciapp", "INFO") as logged:
-            self.new_dispatcher(send).run(waiting, lambda: len(self.sent) > 0)
+            self.new_dispatcher(send).run(self.waits(), lambda: len(self.sent) > 0)
         said = [record.message for record in logged.records]
         self.assertEqual(["push recorded", "broker away", "broker back"], said)
-        self.assertEqual([mock.call(TROUBLE_S)] * 2, waiting.wait.call_args_list[:2])
+
+    def waits(self, wakes: Callable[[], bool] = lambda: False) -> Any:
+        """A presence in which time passes at once; `wakes` says whether a hook ends a wait."""
+
+        def wait(timeout_s: float) -> bool:
+            is_woken = wakes()
+            self.pass_time(0.25 if is_woken else timeout_s)
+            return is_woken
+
+        return mock.Mock(wait=wait)
+
+    def run_for(self, seconds: float, dispatcher: Dispatcher, **waits: Any) -> None:
+        until_s = self.time_s + seconds
+        dispatcher.run(self.waits(**waits), lambda: self.time_s >= until_s)
+
+    def test_a_broker_that_is_away_is_tried_ever_more_rarely_and_steps_are_as_many_as_ever(self) -> None:
+        self.commits(1)
+        self.tree.push("main")
+        tried, began_s = [], self.time_s
+
+        def send(runs: Sequence[Run]) -> None:
+            tried.append(self.time_s - began_s)
+            if len(tried) < 7:
+                raise BrokerError("away")
+
+        dispatcher = self.new_dispatcher(send)
+        with mock.patch.object(dispatcher._leases, "take_back", wraps=dispatcher._leases.take_back) as looks:
+            self.run_for(70, dispatcher)
+        self.assertEqual([0, 1, 3, 7, 15, 31, 61], tried)
+        self.assertEqual(70, looks.call_count)
+        self.assertEqual(1, count_queue(self.database).sent)
+
+    def test_with_nothing_to_send_a_broker_that_is_away_is_tried_as_rarely(self) -> None:
+        reach = mock.Mock(side_effect=[BrokerError("away")] * 4 + [None])
+        dispatcher = Dispatcher(
+            self.settings, self.database, self.send, lambda: self.time_s, reach_broker=reach
+        )
+        with self.assertLogs("ciapp", "INFO") as logged:
+            self.run_for(70, dispatcher)
+        self.assertEqual(["broker away", "broker back"], [record.message for record in logged.records])
+        self.assertEqual(5, reach.call_count)
+
+    def test_a_hook_has_a_broker_that_is_away_tried_once_a_second_and_puts_nothing_off(self) -> None:
+        tried, began_s = [], self.time_s
+
+        def reach() -> None:
+            tried.append(self.time_s - began_s)
+            raise BrokerError("away")
+
+        dispatcher = Dispatcher(
+            self.settings, self.database, self.send, lambda: self.time_s, reach_broker=reach
+        )
+        self.run_for(40, dispatcher, wakes=lambda: 10 <= self.time_s - began_s < 12.5)
+        self.assertEqual([0, 1, 3, 7, 10.25, 11.25, 12.25, 13.5, 15.5, 31.5], tried)
+
+    def test_a_ledger_that_is_away_beside_the_broker_is_said_to_be_back(self) -> None:
+        steps = [LedgerError("away"), False, False, False]
+        reach = mock.Mock(side_effect=[BrokerError("away"), None])
+        dispatcher = Dispatcher(
+            self.settings, self.database, self.send, lambda: self.time_s, reach_broker=reach
+        )
+        with (
+            mock.patch.object(dispatcher, "step", side_effect=steps) as step,
+            self.assertLogs("ciapp", "INFO") as logged,
+        ):
+            dispatcher.run(self.waits(), lambda: step.call_count == len(steps))
+        said = [record.message for record in logged.records]
+        self.assertEqual(["ledger away", "ledger back", "broker away", "broker back"], said)
 
     def test_a_conflict_with_another_transaction_gives_nobody_a_new_lease(self) -> None:
         self.claimed()

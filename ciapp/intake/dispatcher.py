@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ciapp.errors import BrokerError, GitError, LedgerConflictError, LedgerError
 from ciapp.git import Repository
+from ciapp.intake.backoff import Backoff
 from ciapp.intake.hook import is_removed
 from ciapp.intake.leases import Leases
 from ciapp.intake.pinning import Pinning
@@ -47,7 +48,7 @@ from ciapp.settings import Settings
 logger = logging.getLogger(__name__)
 
 Send = Callable[[Sequence[Run]], None]
-IDLE_S, BUSY_S, TROUBLE_S = 1.0, 0.05, 2.0  #: pauses between steps
+IDLE_S, BUSY_S, TROUBLE_S = 1.0, 0.05, 2.0  #: pauses between steps; the last while the ledger is away
 RETAIN_EVERY_S, RETAIN_AGAIN_S = 300.0, 5.0  #: between looks for runs to purge, and while some are left
 RETAIN_WITHIN_S = 0.5  #: how long one purge keeps the other steps waiting
 
@@ -70,6 +71,7 @@ class Dispatcher:
         self._database = database
         self._send = send
         self._reach_broker = reach_broker
+        self._broker = Backoff(clock)
         self._troubles = Troubles(database, clock)
         self._leases = Leases(settings, database, clock)
         self._reconciliations: dict[KnownRepository, Reconciliation] = {}
@@ -81,34 +83,43 @@ class Dispatcher:
         """Step until told to stop; what cannot be reached is tried again, and said once in a while.
 
         While runs wait for room, a step is due as rarely as ever; only the room is looked at in between.
+        While the broker is away, steps do all that needs none, as often as ever.
         """
-        absence, step_at_s, is_woken, is_broker_there = Absence(logger), self._clock(), False, False
+        ledger, broker = Absence(logger), Absence(logger)
+        step_at_s, is_woken, is_broker_there = self._clock(), False, False
         while not should_stop():
             try:
+                is_due = self._broker.is_due
                 if is_woken or self._clock() >= step_at_s:
                     step_at_s = self._clock() + IDLE_S
                     self.announce(presence)
                     have_more = self.step()
                 else:
                     have_more = self.send_waiting(in_between=True)
+                ledger.end()
                 pause_s = BUSY_S if have_more else IDLE_S
-                if not is_broker_there:
+                if is_due and not is_broker_there:
                     # With nothing to send, nobody would notice.
                     self._reach_broker()
                     is_broker_there = True
-                absence.end()
+                    self._broker.note_success()
+                    broker.end()
             except LedgerConflictError as error:  # the others can still beat
                 logger.warning("step given up", extra={"error": str(error)})
                 pause_s = BUSY_S
-            except (LedgerError, BrokerError) as error:
-                is_ledger = isinstance(error, LedgerError)
-                if is_ledger:
-                    self._leases.forget()
-                else:
-                    is_broker_there = False
-                absence.note("ledger" if is_ledger else "broker", error)
+            except LedgerError as error:
+                self._leases.forget()
+                ledger.note("ledger", error)
                 pause_s = TROUBLE_S
+            except BrokerError as error:
+                ledger.end()
+                is_broker_there = False
+                self._broker.note_failure()
+                broker.note("broker", error)
+                pause_s = IDLE_S
             is_woken = bool(presence.wait(pause_s))
+            if is_woken:
+                self._broker.ask()
 
     def announce(self, presence: Presence) -> None:
         """Let the hooks of this host know that a dispatcher is there."""
@@ -116,7 +127,7 @@ class Dispatcher:
             presence.announce(Path(repository.git_dir))
 
     def step(self) -> bool:
-        """Do all that is to be done now; whether more will be soon."""
+        """Do all that is to be done now; whether more will be soon. Raises BrokerError, after all else."""
         for repository in self._repositories():
             self._serve(repository)
         self._leases.take_back()
@@ -207,6 +218,8 @@ class Dispatcher:
 
         In between two steps, a seat may stay free until it can be filled together with another.
         """
+        if not self._broker.is_due:
+            return False
         counts = count_queues(self._database)
         waiting = [environment for environment, count in counts.items() if count.waiting]
         if not waiting:
@@ -221,6 +234,8 @@ class Dispatcher:
 
     def send_again(self) -> None:
         """Send another message for each run whose message may be lost."""
+        if not self._broker.is_due:
+            return
         busy = Counter(run.worker.partition("#")[0] for run in running_runs(self._database))
         idle = served(worker for worker in self._workers if busy[worker.name] < worker.slots)
         due = unanswered_runs(self._database, idle)

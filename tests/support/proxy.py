@@ -1,9 +1,14 @@
-"""A door to a database that slams at a chosen word: the server did as it was told, and nobody hears so."""
+"""A door to a server that slams at a chosen word, and knows when somebody knocked.
+
+At the word, the server has done as it was told, and nobody hears so. While there is no server, whoever knocks
+is let in and shown out.
+"""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 import unittest
 from collections.abc import Iterator
 
@@ -14,6 +19,7 @@ class SlammingProxy:
     """Forwards connections; once armed, it cuts the first that says the word, and no other."""
 
     def __init__(self, test: unittest.TestCase, port: int) -> None:
+        self.knocks: list[float] = []  #: when each connection came, by the monotonic clock
         self.has_slammed = threading.Event()
         self.has_slammed.set()
         self._target = port
@@ -34,6 +40,7 @@ class SlammingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.knocks.append(time.monotonic())
             try:
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:  # the server is gone, as it is for whoever knocks without us
@@ -49,7 +56,10 @@ class SlammingProxy:
             spoke = not self.has_slammed.is_set() and (spoke or self._word in data)
             if spoke and self._until in data:
                 armed.set()
-            server.sendall(data)
+            try:
+                server.sendall(data)
+            except OSError:
+                break
         _close(server)
 
     def _answer(self, client: socket.socket, server: socket.socket, armed: threading.Event) -> None:
