@@ -23,6 +23,7 @@ from tests.support.git_repositories import new_folder
 from tests.support.installation import eventually
 from tests.support.ledgers import add_repository, commit, findings, push
 from tests.support.samples import find_pythons
+from tests.support.services import need
 
 with mock.patch.dict(os.environ):
     # Settings are read when these are imported, from whatever this machine has.
@@ -52,11 +53,16 @@ class TestQueues(unittest.TestCase):
         self.queues = app.amqp.queues.consume_from
         return list(self.queues)
 
+    def need_two_pythons(self) -> None:
+        if len(self.versions) < 2:
+            need("another Python", f"this machine has none but {self.versions[0]}")
+
     def test_a_worker_consumes_the_default_queue_and_one_for_each_of_its_pythons(self) -> None:
         self.assertEqual(["ciapp", *self.ours], self.consumed())
         self.assertEqual(set(self.versions), set(find_interpreters(self.settings).interpreters))
 
     def test_of_the_queues_that_are_named_it_consumes_those_that_it_can_serve(self) -> None:
+        self.need_two_pythons()
         self.assertEqual(self.ours[1:], self.consumed(self.ours[1]))
         with self.assertLogs("ciapp", "ERROR") as logged:
             self.assertEqual(self.ours[:1], self.consumed(f"{self.ours[0]},ciapp.python3.99"))
@@ -75,6 +81,7 @@ class TestQueues(unittest.TestCase):
                     self.assertEqual("quorum", queue.queue_arguments["x-queue-type"])
 
     def test_what_is_consumed_is_announced(self) -> None:
+        self.need_two_pythons()
         for include, environments in (
             ("", ("default", *(f"python{version}" for version in self.versions))),
             (self.ours[1], (f"python{self.versions[1]}",)),
