@@ -229,6 +229,14 @@ class TestMessages(HookedTest):
             self.push("--push-option=ci.skip", "main"),
         )
 
+    def test_an_option_of_ours_that_there_is_not_is_said(self) -> None:
+        said = self.push("--push-option=ci.skp", "--push-option=ci.fresh", "--push-option=merge", "main")
+        self.assertEqual("ciapp: warning: ci.skp is no push option; there are ci.skip and ci.fresh", said[0])
+        self.assertIn("recorded 1 ref update of team; follow with", said[1])
+        self.assertEqual(("ci.skp", "ci.fresh", "merge"), self.records()[0].options)
+        self.tree.commit()
+        self.assertEqual(1, len(self.push("--push-option=ci.fresh", "--push-option=merge", "main")))
+
 
 class TestTrouble(HookedTest):
     """The hook's status is 0, the push is accepted, one line says what is wrong, no part is left."""
