@@ -69,7 +69,10 @@ def cli(context: click.Context, config: Path | None, debug: bool) -> None:
 @click.option("--keep", is_flag=True, help="Keep the demo's folder instead of deleting it.")
 @pass_context
 def demo(context: Context, keep: bool) -> None:
-    """Show all of it in a temporary folder: a push, a red report, the fix, a green one."""
+    """Show all of it in a temporary folder.
+
+    A push, a red report, the fix, a green one.
+    """
     from ciapp.demo import run_demo
 
     run_demo(keep=keep)
@@ -89,7 +92,7 @@ def log(context: Context, repo: str, rev: str, limit: int, as_json: bool) -> Non
     if as_json:
         click.echo(json.dumps(log_document(repo, commits), indent=2))
         return
-    width = shutil.get_terminal_size().columns
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     waits = why_waiting(database, repository, [run for commit in commits for run in commit.runs])
     for commit in commits:
         line = log_line(commit, waits)
@@ -116,7 +119,7 @@ def history(context: Context, repo: str, test: str, rev: str | None, limit: int,
     if as_json:
         click.echo(json.dumps(history_document(repo, tests), indent=2))
     else:
-        click.echo(render_history(tests, len(runs)))
+        click.echo(render_history(tests, test, len(runs)))
 
 
 @cli.command()
@@ -136,7 +139,7 @@ def report(
     as_json: bool,
     junit: Path | None,
 ) -> None:
-    """Print what testing a commit found, under each of its Pythons; exits with its verdict."""
+    """Print what testing a commit found. Exits with its verdict."""
     database, repository, commit = context.find(repo, rev)
     runs = _pick_runs(
         runs_of(database, repository, commit), environment_of(version) if version else environment
@@ -164,7 +167,7 @@ def report(
 @click.option("--timeout", type=float, help="Give up after so many seconds, with exit code 4.")
 @pass_context
 def wait(context: Context, repo: str, rev: str, timeout: float | None) -> None:
-    """Show a commit's tests going on until they have finished; exits with the verdict."""
+    """Show a commit's tests until they finish. Exits with the verdict."""
     database = context.ledger()
     deadline = time.monotonic() + timeout if timeout is not None else None
     repository, runs = await_runs(database, repo, rev, context.settings, deadline)
@@ -196,7 +199,9 @@ def status(context: Context, as_json: bool) -> None:
 @click.option("--fresh", is_flag=True, help="Never let another commit's result stand in for it.")
 @pass_context
 def rerun_command(context: Context, repo: str, rev: str, version: str, fresh: bool) -> None:
-    """Test a commit again, or for the first time; with --python, also under one that it does not name.
+    """Test a commit again, or for the first time.
+
+    With --python, also under one that it does not name.
 
     A commit that has a result is tested anew. For one that has none (it was pushed with ci.skip, or its run
     was purged) the result of the same files may stand in, unless --fresh is given.

@@ -30,7 +30,7 @@ def hook_install(
     test_since: str | None,
     moved: bool,
 ) -> None:
-    """Install the hook in REPOSITORY; what is in it now counts as seen."""
+    """Install the hook in REPOSITORY. What is in it now counts as seen."""
     from ciapp.intake.register import install_and_register
 
     done = install_and_register(
@@ -50,7 +50,7 @@ def hook_install(
 @click.argument("repository", type=click.Path(path_type=Path))
 @pass_context
 def hook_remove(context: Context, repository: Path) -> None:
-    """Take the hook out of REPOSITORY and restore what was there; its reports stay."""
+    """Take the hook out of REPOSITORY, restore what was there. Its reports stay."""
     from ciapp.intake.hook import remove_hook
 
     for line in remove_hook(repository):

@@ -53,7 +53,7 @@ class Size(click.ParamType[int]):
 def purge_command(
     context: Context, keep: timedelta | None, keep_runs: int | None, max_bytes: int | None, dry_run: bool
 ) -> None:
-    """Delete finished runs that are not to be kept; without options, as the settings say."""
+    """Delete finished runs that are not to be kept. Without options, as the settings say."""
     asked = Retention(keep=keep, keep_runs=keep_runs, max_bytes=max_bytes)
     retention = retention_of(context.settings.retention) if asked.keeps_all else asked
     if retention.keeps_all:
@@ -83,7 +83,7 @@ def backup(context: Context, file: Path) -> None:
 )
 @pass_context
 def restore(context: Context, file: Path, replace: bool) -> None:
-    """Make the ledger what the backup in FILE says; unfinished runs are queued again."""
+    """Make the ledger what FILE says. Unfinished runs are queued again."""
     from ciapp.results.backup import restore as restore_from
 
     done = restore_from(context.ledger(), file, replace=replace)
@@ -97,7 +97,7 @@ def restore(context: Context, file: Path, replace: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_context
 def forget(context: Context, repo: str, yes: bool) -> None:
-    """Delete all that is known of REPO; its hook must be removed, or the repository be gone."""
+    """Delete all that is known of REPO. Its hook must be removed, or the repository be gone."""
     from ciapp.intake.hook import default_name, is_installed
     from ciapp.results.forgetting import forget as forget_all
     from ciapp.testing.mirror import Mirror

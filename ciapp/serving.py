@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 
 import click
 
 from ciapp.context import Context, pass_context
-from ciapp.errors import CiError
+from ciapp.errors import CiError, UsageError
 
 
 @click.command()
@@ -17,7 +19,7 @@ from ciapp.errors import CiError
 @click.option("--no-monitor", is_flag=True, help="Do not start the monitor.")
 @pass_context
 def up(context: Context, concurrency: int | None, port: int | None, no_monitor: bool) -> None:
-    """Run dispatcher, worker and monitor on this machine until Ctrl-C."""
+    """Run dispatcher, worker and monitor here until Ctrl-C."""
     from ciapp.connection import end_if_refused
     from ciapp.services import run_services
 
@@ -30,13 +32,14 @@ def up(context: Context, concurrency: int | None, port: int | None, no_monitor: 
 @click.option("--once", is_flag=True, help="Take in what is there, send it, and end.")
 @pass_context
 def dispatcher(context: Context, once: bool) -> None:
-    """Move pushes into the ledger and runs to workers; take back runs that were lost."""
+    """Move pushes into the ledger and runs to workers. Take back runs that were lost."""
     from ciapp.intake.serve import serve
 
     serve(context.settings, context.ledger(), once=once)
 
 
 TASKS_COLUMNS = "name,uuid,state,args,received,started,runtime,worker"
+CANNOT_LISTEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -66,4 +69,18 @@ def monitor(context: Context, arguments: tuple[str, ...]) -> None:
     # As in config/flowerconfig.py, which is not installed.
     options = ["--read_only", "--max_tasks=10000", f"--tasks_columns={TASKS_COLUMNS}", "--logging=warning"]
     options += [f"--address={settings.monitor_address}", f"--port={settings.monitor_port}"]
-    app.start(["flower", *options, *arguments])
+    options += arguments
+    try:
+        app.start(["flower", *options])
+    except OSError as error:
+        if error.errno not in CANNOT_LISTEN:
+            raise
+        where = f"{_last(options, '--address=')} {_last(options, '--port=')}"
+        raise UsageError(
+            f"the monitor cannot listen with {where}: {os.strerror(error.errno)}; give another --port"
+        ) from error
+
+
+def _last(options: list[str], start: str) -> str:
+    """The option that holds, of several with the same name."""
+    return [option for option in options if option.startswith(start)][-1]

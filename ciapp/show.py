@@ -82,13 +82,13 @@ def history_document(repo: str, tests: Sequence[PastTest]) -> dict[str, Any]:
     return {"schema": SCHEMA, "repo": repo, "tests": [msgspec.to_builtins(test) for test in tests]}
 
 
-def render_history(tests: Sequence[PastTest], runs: int) -> str:
+def render_history(tests: Sequence[PastTest], wanted: str, runs: int) -> str:
     """`ciapp history` for people: of one test a line per run, of several a line per test; newest first."""
     if not tests:
-        lines = [f"no test with that in its id in {runs} runs"]
+        lines = [f"no test of the last {_count_runs(runs)} has {wanted!r} in its id; see `ciapp report`"]
     elif len(tests) == 1:
         [test] = tests
-        lines = [f"{test.id}: not good in {test.bad} of {len(test.outcomes)} runs"]
+        lines = [f"{test.id}: not good in {test.bad} of {_count_runs(len(test.outcomes))}"]
         for one in test.outcomes:
             took = format_duration(one.duration_s) if one.duration_s is not None else ""
             said = f" ({one.message})" if one.message else ""
@@ -96,11 +96,15 @@ def render_history(tests: Sequence[PastTest], runs: int) -> str:
             lines.append(f"{one.outcome:18} {one.commit[:12]} {took:>8}  {where}{one.subject}{said}")
     else:
         worst_first = sorted(tests, key=lambda test: (-test.bad, test.id, test.ordinal))
-        lines = [f"{len(tests)} tests, the newest of {runs} runs first"]
+        lines = [f"{len(tests)} tests, the newest of {_count_runs(runs)} first"]
         lines += [
             f"{''.join(LETTERS[one.outcome] for one in test.outcomes)} {test.id}" for test in worst_first
         ]
     return "\n".join(escape_line(line) for line in lines)
+
+
+def _count_runs(number: int) -> str:
+    return f"{number} run{'s' * (number != 1)}"
 
 
 def status_document(

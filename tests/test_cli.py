@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -210,6 +211,24 @@ class TestBadInput(CommandLine):
                 )
                 os.close(write)
                 self.assertEqual(141, done.returncode)
+
+    def test_the_list_of_commands_cuts_no_sentence(self) -> None:
+        for words in (("--help",), ("hook", "--help")):
+            _, said, _ = self.call(*words)
+            self.assertNotRegex(said.partition("Commands:")[2], r"\.\.\.|^$")
+
+    def test_a_monitor_that_cannot_listen_says_where(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            done = subprocess.run(
+                [*COMMAND, "monitor", f"--port={port}"], env=self.environ, capture_output=True, check=False
+            )
+        self.assertEqual(2, done.returncode)
+        self.assertRegex(
+            done.stderr.decode(),
+            rf"^ciapp: the monitor cannot listen with --address=\S+ --port={port}: "
+            "Address already in use; give another --port\n$",
+        )
 
 
 class TestStart(CommandLine):
@@ -566,6 +585,12 @@ class TestShown(Pushed):
 
 
 class TestProgress(Pushed):
+    def test_without_a_terminal_a_line_of_the_log_is_cut_nowhere(self) -> None:
+        subject = "A subject of many words " * 8
+        self.push(subject)
+        with mock.patch.dict(os.environ, {"COLUMNS": "80"}):
+            self.assertIn(subject.strip(), self.call("log", "team")[1])
+
     def test_on_a_terminal_a_bar_shows_tests_done_of_tests_known(self) -> None:
         run = self.start(self.commit)
         beat_run(self.database, run.id, attempt=1, known=40, done=10, failed=3)

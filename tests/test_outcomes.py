@@ -85,7 +85,7 @@ class OutcomeRules:
 
     def shown(self, wanted: str) -> list[str]:
         runs = latest_runs(self.database, self.repository.id, 3)
-        return render_history(past_tests(self.database, runs, wanted), len(runs)).split("\n")
+        return render_history(past_tests(self.database, runs, wanted), wanted, len(runs)).split("\n")
 
     def test_one_test_is_shown_with_a_line_per_run(self):
         self.filled()
@@ -104,7 +104,10 @@ class OutcomeRules:
         self.assertEqual(
             ["2 tests, the newest of 3 runs first", ".F t.A.test_a", ".. t.A.test_a_b"], self.shown("t.A")
         )
-        self.assertEqual(["no test with that in its id in 3 runs"], self.shown("nothing"))
+        self.assertEqual(
+            ["no test of the last 3 runs has 'nothing' in its id; see `ciapp report`"], self.shown("nothing")
+        )
+        self.assertIn("of the last 1 run has", render_history([], "nothing", 1))
 
     def test_the_document_is_plain_json(self):
         self.filled()

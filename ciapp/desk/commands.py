@@ -43,7 +43,7 @@ def run_command(
     as_json: bool,
     junit: Path | None,
 ) -> None:
-    """Test the working tree that PATH is in, as a worker would test it; exits with the verdict."""
+    """Test the working tree that PATH is in, as a worker would. Exits with the verdict."""
     from ciapp.desk.run import run_tree
     from ciapp.testing.desk import Order
 
@@ -83,7 +83,7 @@ def reproduce_command(
     as_json: bool,
     junit: Path | None,
 ) -> None:
-    """Run a finished run again, or one TEST of it, as the worker did; exits with the verdict."""
+    """Run a finished run again, or one TEST of it. Exits with the verdict."""
     from ciapp.desk.reproduce import reproduce_run
 
     database, repository, commit = context.find(repo, rev)
@@ -108,7 +108,7 @@ def reproduce_command(
 @click.option("--schema", is_flag=True, help="Write .ciapp.schema.json too, by which editors check it.")
 @pass_context
 def init_command(context: Context, path: Path, force: bool, schema: bool) -> None:
-    """Write a commented .ciapp.toml for the project at PATH, from what is found there."""
+    """Write a commented .ciapp.toml from what is found at PATH."""
     from ciapp.testing.beginning import write_configuration
     from ciapp.testing.tree import find_tree
 
