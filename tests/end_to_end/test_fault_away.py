@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 import unittest
+from collections.abc import Callable
+from typing import Any
 
 from ciapp.intake.backoff import ASKED_PAUSE_S, LONGEST_PAUSE_S
 from tests.support.aftermath import assert_one_right_report_each
 from tests.support.held import HeldRuns
-from tests.support.installation import PASSING, Installation, eventually
+from tests.support.installation import DEADLINE_S, PASSING, Installation, eventually
 from tests.support.proxy import SlammingProxy
 from tests.support.servers import PrivateRabbitMQ, PrivateRedis, PrivateServer
 
@@ -34,19 +36,28 @@ class Away:
     def push(self) -> str:
         return self.ci.push_commit(self.clone, {"tests/test_a.py": PASSING}, f"{time.monotonic()}")
 
+    def eventually(self, look: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> None:
+        """Wait for it; when it never is, say who came when, and what they said."""
+        try:
+            eventually(look, what, deadline_s)
+        except AssertionError as error:
+            now = time.monotonic()
+            ago = [f"{now - knock:.1f}" for knock in self.door.knocks]
+            raise AssertionError(f"{error}; connections {ago} s ago; {self.ci.logs()}") from None
+
     def attempts(self, since: float) -> list[float]:
         """When somebody tried to connect; each attempt is one connection."""
         return [knock for knock in self.door.knocks if knock >= since]
 
     def assert_pauses_grow(self, since: float) -> None:
-        eventually(lambda: self.attempts(since), "somebody notices that the broker is away")
+        self.eventually(lambda: self.attempts(since), "somebody notices that the broker is away")
         calm = self.attempts(since)[0] + ASKED_FOR_S
-        eventually(lambda: len(self.attempts(calm)) >= 3, f"three attempts: {self.ci.logs()}")
+        self.eventually(lambda: len(self.attempts(calm)) >= 3, "it is tried three times")
         first, second, third = self.attempts(calm)[:3]
         self.assertGreater(third - second, second - first + GROWS_S)
 
     def test_the_dispatcher_records_pushes_at_once_and_sends_within_the_pause(self) -> None:
-        eventually(lambda: self.door.knocks, "the dispatcher has been at the broker")
+        self.eventually(lambda: self.door.knocks, "the dispatcher has been at the broker")
         self.broker.stop()
         stopped = time.monotonic()
         first = self.push()
@@ -54,13 +65,13 @@ class Away:
 
         pushed = time.monotonic()
         second = self.push()
-        eventually(lambda: self.ci.runs(second), f"the push is recorded: {self.ci.logs()}", AT_ONCE_S)
-        eventually(lambda: self.attempts(pushed), "the broker is tried", ASKED_PAUSE_S + AT_ONCE_S)
+        self.eventually(lambda: self.ci.runs(second), "the push is recorded", AT_ONCE_S)
+        self.eventually(lambda: self.attempts(pushed), "the broker is tried", ASKED_PAUSE_S + AT_ONCE_S)
 
         self.broker.start()
-        eventually(
+        self.eventually(
             lambda: all(run.sent_token for one in (first, second) for run in self.ci.runs(one)),
-            f"both are sent; knocks {self.door.knocks}, now {time.monotonic()}: {self.ci.logs()}",
+            "both are sent",
             LONGEST_PAUSE_S + AT_ONCE_S,
         )
         self.start_worker()
