@@ -259,6 +259,8 @@ def rabbitmq_host(test: unittest.TestCase, name: str = "") -> str:
     """The URL of a fresh virtual host on the RabbitMQ that listens, deleted after the test."""
     url = standard_rabbitmq_url()
     user = url.split("//")[1].split(":")[0]
+    if shutil.which("rabbitmqctl") is None:  # it stands in /usr/sbin, which is on root's PATH alone
+        need("RabbitMQ", "rabbitmqctl is not on the PATH")
     name = name or f"ciapp-test-{uuid.uuid4().hex[:12]}"
     for words in (("add_vhost", name), ("set_permissions", "-p", name, user, ".*", ".*", ".*")):
         done = subprocess.run(["rabbitmqctl", *words], capture_output=True, check=False)
