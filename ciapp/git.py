@@ -15,12 +15,12 @@ import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -91,10 +91,7 @@ class Repository:
     def run(self, *words: str, stdin: str | None = None, **options: Any) -> str:
         """What git printed, without its last newline. Raises GitError, which says what git said."""
         command = ["git", *self._options, *words]
-        with TemporaryFile() as feed:
-            if stdin is not None:
-                feed.write(stdin.encode("utf-8", "surrogateescape"))
-                feed.seek(0)
+        with _fed(stdin) as feed:
             try:
                 return str(self._git.execute(command, istream=feed, **options))
             except (GitCommandError, GitCommandNotFound) as error:
@@ -103,10 +100,7 @@ class Repository:
     def lines(self, *words: str, stdin: str | None = None) -> Iterator[str]:
         """What git prints, line by line while it prints, so that a long answer takes no memory."""
         command = ["git", *self._options, *words]
-        with TemporaryFile() as feed:
-            if stdin is not None:
-                feed.write(stdin.encode("utf-8", "surrogateescape"))
-                feed.seek(0)
+        with _fed(stdin) as feed:
             try:
                 process: Any = self._git.execute(command, istream=feed, as_process=True)
                 for line in process.stdout:
@@ -319,6 +313,16 @@ def git_failure(words: Sequence[str], git_dir: Path, *, status: object, said: st
     # What follows git's own "fatal:" is advice, as "Please make sure … the repository exists."
     last = next((line for line in lines if line.startswith("fatal:")), lines[-1])
     return GitError(f"git {words[0]} failed in {git_dir}: {last}")
+
+
+@contextmanager
+def _fed(stdin: str | None) -> Iterator[BinaryIO]:
+    """A file that a command reads this from; an empty one for None."""
+    with TemporaryFile() as feed:
+        if stdin is not None:
+            feed.write(stdin.encode("utf-8", "surrogateescape"))
+            feed.seek(0)
+        yield feed
 
 
 def _as_git_error(

@@ -37,12 +37,11 @@ from ciapp.results.database import Database
 from ciapp.results.history import commit_log
 from ciapp.results.order import BACKLOG, DEFERRED, TIP
 from ciapp.results.pushes import find_repository, record_push, seen_refs
-from ciapp.results.queue import count_queue
 from ciapp.results.report import State
 from ciapp.results.runs import Run, cancel_run, claim_run, find_runs
 from tests.support.dispatching import RECONCILE_S, DispatcherTest, add_worker
 from tests.support.git_repositories import ENVIRONMENT, WorkTree, git, new_bare_repository
-from tests.support.ledgers import fresh_postgresql
+from tests.support.ledgers import count_queue, fresh_postgresql
 
 
 class Killed(BaseException):

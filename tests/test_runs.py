@@ -16,7 +16,7 @@ from ciapp.results.database import Database, stored_text
 from ciapp.results.order import DEFERRED
 from ciapp.results.pinned import mark_unpinned, settled_pushes, unkept_commits
 from ciapp.results.pushes import NewPush, find_repository, has_push, record_push, seen_refs
-from ciapp.results.queue import count_queue, next_runs, release_runs, reserve_runs
+from ciapp.results.queue import next_runs, release_runs, reserve_runs
 from ciapp.results.registration import check_name
 from ciapp.results.report import State, Status
 from ciapp.results.reruns import rerun
@@ -26,14 +26,15 @@ from ciapp.results.runs import (
     cancel_run,
     claim_run,
     find_runs,
-    get_run,
     lose_attempt,
     parse_task_id,
+    running_runs,
 )
 from ciapp.results.store import load_report, make_report, report_on, save_report
 from tests.support.ledgers import (
     add_repository,
     commit,
+    count_queue,
     findings,
     fresh_postgresql,
     fresh_sqlite,
@@ -366,7 +367,7 @@ class LedgerRules:
         for thread in threads:
             thread.join()
         self.assertEqual([], errors)
-        self.assertIsNone(get_run(fresh, 1))
+        self.assertEqual([], running_runs(fresh))
 
     def test_a_database_of_a_newer_version_is_refused_and_left_alone(self):
         with self.database.write() as connection:

@@ -78,11 +78,6 @@ def total(counts: Mapping[str, QueueCounts]) -> QueueCounts:
     return _as_counts(found)
 
 
-def count_queue(database: Database) -> QueueCounts:
-    """How many unfinished runs there are, by where they are."""
-    return total(count_queues(database))
-
-
 def unserved(counts: Mapping[str, QueueCounts], served: Container[str]) -> dict[str, int]:
     """Environment → how many runs of it wait though no worker takes them; the default one is left out."""
     return {

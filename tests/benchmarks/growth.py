@@ -32,7 +32,7 @@ from ciapp.results.database import Database
 from ciapp.results.history import commit_log, runs_of
 from ciapp.results.outcomes import latest_runs, past_tests
 from ciapp.results.pushes import KnownRepository, NewPush, find_repository, record_push
-from ciapp.results.queue import count_queue, next_runs
+from ciapp.results.queue import count_queues, next_runs
 from ciapp.results.registration import register_repository
 from ciapp.results.report import (
     Findings,
@@ -243,7 +243,7 @@ class Bench:
         database, repository = self.database, self.repository
         [run] = find_runs(database, "team", [commit])
         findings = Findings(status=Status.PASSED, tests=self.generator.tests())
-        self._timed("queue", lambda: (count_queue(database), next_runs(database, 4)))
+        self._timed("queue", lambda: (count_queues(database), next_runs(database, 4)))
         claimed = self._timed("claim", lambda: claim_run(database, run.id, attempt=1, worker="w#0"))
         report = make_report(claimed, findings, finished_at=datetime.now(UTC))
         self._timed("save", lambda: save_report(database, run.id, report))

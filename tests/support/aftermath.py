@@ -11,10 +11,10 @@ from sqlalchemy import func, select
 from ciapp.intake.spool import spool_folder
 from ciapp.results import schema
 from ciapp.results.attempts import REPORTED, Attempt, list_attempts
-from ciapp.results.queue import count_queue
 from ciapp.results.report import State, Status
 from tests.support.git_repositories import git
 from tests.support.installation import Installation, eventually
+from tests.support.ledgers import count_queue
 
 
 def assert_one_right_report_each(

@@ -16,6 +16,7 @@ from ciapp.git import Commit
 from ciapp.results.database import Database
 from ciapp.results.matrix import DEFAULT
 from ciapp.results.pushes import KnownRepository, NewPush, Recorded, record_push
+from ciapp.results.queue import QueueCounts, count_queues, total
 from ciapp.results.registration import register_repository
 from ciapp.results.report import Findings, Outcome, Status, TestResult
 from tests.support.services import need
@@ -106,3 +107,8 @@ def findings(status: Status = Status.PASSED) -> Findings:
     """What a run of one test found."""
     outcome = Outcome.PASSED if status is Status.PASSED else Outcome.FAILED
     return Findings(status=status, tests=(TestResult(id="test_a.TestA.test_a", outcome=outcome),))
+
+
+def count_queue(database: Database) -> QueueCounts:
+    """How many unfinished runs there are, by where they are."""
+    return total(count_queues(database))
