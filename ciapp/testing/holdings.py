@@ -22,17 +22,23 @@ from collections.abc import Iterator, Sequence
 from ciapp.testing.processes import namespace_of
 
 File = tuple[int, int]  #: device and inode
+RECORDS = (b"\nlock:", b"\ntfd:")  #: of a descriptor: a lock on the file, a descriptor that epoll watches
 LOOK_S = 0.5  #: what takes longer to look through is taken to hide whatever it can
 
 
 class Holdings:
     """What some processes hold at this moment."""
 
-    def __init__(self, leader: int, tree: Sequence[int]) -> None:
-        """`leader` has the user namespace and the mounts that the run was given."""
+    def __init__(self, leader: int, tree: Sequence[int], *, with_records: bool = False) -> None:
+        """`leader` has the user namespace and the mounts that the run was given.
+
+        To look for records takes three times as long where there are many descriptors.
+        """
+        self._with_records = with_records
         self.sizes: dict[File, int] = {}  #: bytes on disk or in memory
         self._extents: dict[File, int] = {}  #: how much is mapped of files whose size is not to be had
         self._in_flight = 0  #: descriptors in messages, which may be of files that nobody else holds
+        self.records = 0  #: locks and watches, of which a descriptor may have any number
         self.has_own_mounts = False  #: whether there may be file systems that only the run sees
         self._sockets: dict[int, int] = {}
         self._pipes: set[File] = set()
@@ -86,14 +92,17 @@ class Holdings:
                 facts = os.stat(f"{task}/fd/{name}")
             except OSError:
                 continue
+            if self._with_records:
+                said = _read(f"{task}/fdinfo/{name}")
+                self.records += sum(map(said.count, RECORDS))
             if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
                 self.sizes[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
             elif stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):
-                told = _facts(f"{task}/fdinfo/{name}")
+                told = _facts(_read(f"{task}/fdinfo/{name}"))
                 if told and told.get("mnt_id") not in self._mounts:
                     self.has_own_mounts = True
             elif stat.S_ISSOCK(facts.st_mode):
-                self._sockets[facts.st_ino] = int(_facts(f"{task}/fdinfo/{name}").get("scm_fds", 0))
+                self._sockets[facts.st_ino] = int(_facts(_read(f"{task}/fdinfo/{name}")).get("scm_fds", 0))
             elif stat.S_ISFIFO(facts.st_mode):
                 self._pipes.add((facts.st_dev, facts.st_ino))
             if time.monotonic() > self._until_s:
@@ -122,7 +131,7 @@ class Holdings:
         except OSError:
             return True
         try:
-            return _facts(f"/proc/self/fdinfo/{descriptor}").get("mnt_id") in self._mounts
+            return _facts(_read(f"/proc/self/fdinfo/{descriptor}")).get("mnt_id") in self._mounts
         finally:
             os.close(descriptor)
 
@@ -150,13 +159,17 @@ def _mappings(pid: int) -> Iterator[tuple[str, int, str, int, bool]]:
         return
 
 
-def _facts(path: str) -> dict[str, str]:
+def _facts(said: bytes) -> dict[str, str]:
+    lines = said.decode("utf-8", "replace").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            lines = file.read().decode("utf-8", "replace").splitlines()
+            return file.read()
     except OSError:
-        return {}
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        return b""
 
 
 def _names(folder: str) -> list[str]:

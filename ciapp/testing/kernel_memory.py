@@ -1,11 +1,11 @@
-"""Memory that the kernel holds for a run, and that stands in no sum of a process: tables of pages, and what
-is in sockets and pipes.
+"""Memory that the kernel holds for a run, and that stands in no sum of a process: tables of pages, what is
+in sockets and pipes, and records of locks on files and of what epoll watches.
 
 In:  by how much the kernel's memory has grown; the run's processes, and what they hold.
 Out: how much of the growth may be the run's.
 
-Tables are told process by process. For sockets and pipes nobody tells: all that the kernel has come to use
-since is taken for theirs, as far as their number allows. The number of sockets is the network namespace's,
+Tables are told process by process. For the others nobody tells: all that the kernel has come to use since is
+taken for theirs, as far as their number allows. The number of sockets is the network namespace's,
 since one that is closed lives on for as long as nobody has read what was sent through it.
 """
 
@@ -28,6 +28,7 @@ CHANGES_BY_ITSELF = 32 << 20
 #: on its way counts for the sender (unix) or for the receiver (netlink); and the last message goes beyond.
 LARGEST = ("net/core/wmem_max", "net/core/rmem_max")
 LAST_MESSAGE = 128 << 10
+RECORD_BYTES = 256  #: one takes some 200
 
 
 class _Sockets(NamedTuple):
@@ -49,14 +50,15 @@ class KernelMemory:
         return tables + min(max(0, grown - tables - CHANGES_BY_ITSELF), self._sent(leader, held))
 
     def _sent(self, leader: int, held: Holdings) -> int:
-        """Bytes that there may be in sockets and pipes."""
+        """Bytes that there may be in sockets, pipes and records."""
         now = _sockets(str(leader))
         self._at_start = _Sockets(*map(min, self._at_start, now))
         number = now.number
         if namespace_of(leader, "net") == namespace_of("self", "net"):
             number = max(held.sockets, number - self._at_start.number)
         inet = now.inet_bytes - self._at_start.inet_bytes
-        return number * _largest_socket() + inet + held.pipes * _setting("fs/pipe-max-size")
+        records = held.records * RECORD_BYTES
+        return number * _largest_socket() + inet + held.pipes * _setting("fs/pipe-max-size") + records
 
 
 def _sockets(pid: str) -> _Sockets:

@@ -93,7 +93,7 @@ class Usage:
         if files + mapped + grown + kernel <= limit:
             return files + mapped
         # Files without a name are memory that no process has to map, and mapped ones count twice in the sums.
-        held = Holdings(leader, tree)
+        held = Holdings(leader, tree, with_records=True)
         counted = self._devices.union(*map(_device, own))
         files += held.besides(counted)
         files += min(grown, held.hidden(self._limits.file_mib * MIB, counted, besides=True))

@@ -7,6 +7,8 @@ import fcntl
 import mmap
 import os
 import platform
+import resource
+import select
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import time
 way, mib = sys.argv[1], int(sys.argv[2])
 CALLS = {"x86_64": (29, 31, 64, 66, 68, 71), "aarch64": (194, 195, 190, 191, 186, 187)}
 SHMGET, SHMCTL, SEMGET, SEMCTL, MSGGET, MSGCTL = CALLS.get(platform.machine(), [0] * 6)
+RECORD = 200  #: bytes that the kernel takes for a lock or a watch
 PRIVATE, CREATE, REMOVE = 0, 0o1600, 0
 taken = []
 page = b"x" * (1 << 20)
@@ -206,6 +209,18 @@ elif way == "tables":  # each page of them maps 2 MiB, of zeros that are everybo
     libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), 15)  # MADV_NOHUGEPAGE
     for address in range(begin, begin + size, 2 << 20):
         ctypes.c_char.from_address(address).value
+elif way == "locks":  # on every other byte of files, so that none is joined to its neighbour
+    for number in range((mib << 20) // RECORD):
+        if number % 1000 == 0:
+            file = os.memfd_create("locked")
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, 2000 - number % 1000 * 2)  # downwards: the first is found first
+elif way == "watches":  # of the same few descriptors, over and over
+    resource.setrlimit(resource.RLIMIT_NOFILE, [resource.getrlimit(resource.RLIMIT_NOFILE)[1]] * 2)
+    watched = [os.eventfd(0) for _ in range(3000)]
+    for number in range((mib << 20) // RECORD):
+        if number % 3000 == 0:
+            kept.append(select.epoll())
+        kept[-1].register(watched[number % 3000])
 elif way == "segments":
     for _ in range(mib):
         taken.append((SHMCTL, call(SHMGET, PRIVATE, 1 << 20, CREATE), REMOVE, 0))
