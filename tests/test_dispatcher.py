@@ -36,6 +36,7 @@ from ciapp.results import pushes, queue, schema
 from ciapp.results.database import Database
 from ciapp.results.history import commit_log
 from ciapp.results.order import BACKLOG, DEFERRED, TIP
+from ciapp.results.pinned import pinned_pushes
 from ciapp.results.pushes import find_repository, record_push, seen_refs
 from ciapp.results.report import State
 from ciapp.results.runs import Run, cancel_run, claim_run, find_runs
@@ -454,6 +455,45 @@ class TestReconciliation(DispatcherTest):
 
         self.assertEqual([base, *lost], self.commits_with_run())
         self.assertEqual({"refs/heads/main": base}, seen_refs(self.database, 1))
+
+    def assert_nothing_is_open(self, *commits: str) -> None:
+        """The ledger has runs of these commits and no others, main alone, and keeps nothing once they end."""
+        self.reconcile()
+        self.assertEqual(list(commits), self.commits_with_run())
+        self.assertEqual(["refs/heads/main"], list(seen_refs(self.database, 1)))
+        self.finish_all()
+        self.step()
+        self.assertEqual([], self.pins())
+        self.assertEqual({}, pinned_pushes(self.database, 1))
+        sent = len(self.sent)
+        with self.assertNoLogs("ciapp", "INFO"):
+            for _ in range(3):
+                self.reconcile()
+        self.assertEqual(sent, len(self.sent))
+
+    def test_of_a_branch_that_came_and_went_by_lost_hooks_nothing_is_known_and_nothing_stays_open(
+        self,
+    ) -> None:
+        [base] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        self.commits(1, "Lost")
+        self.lose_the_hook_of("main:side")
+        self.lose_the_hook_of("--delete", "side")
+
+        self.assert_nothing_is_open(base)
+
+    def test_of_a_branch_that_moved_and_went_by_lost_hooks_its_end_is_known_and_nothing_stays_open(
+        self,
+    ) -> None:
+        [base, first] = self.commits(2)
+        self.tree.push(f"{base}:refs/heads/main", f"{first}:refs/heads/side")
+        self.step()
+        self.commits(1, "Lost")
+        self.lose_the_hook_of("main:side")
+        self.lose_the_hook_of("--delete", "side")
+
+        self.assert_nothing_is_open(base, first)
 
     def force_two_without_hooks(self, base: str) -> tuple[str, str]:
         """Two pushes in a row whose hooks are lost, the second over the first."""
