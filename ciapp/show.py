@@ -135,6 +135,8 @@ def render_status(
         slots = "1 slot" if worker.slots == 1 else f"{worker.slots} slots"
         python = f"Python {worker.python}{named_versions(worker)}"
         lines.append(f"worker: {worker.name}, {slots}, {python}, sandbox {worker.sandbox}")
+        if worker.hindrance:
+            lines.append(f"worker: {worker.name} takes no run, for {worker.hindrance}")
     if not workers:
         lines.append("worker: none; start one with `ciapp up` or `ciapp worker`")
     for run in running:

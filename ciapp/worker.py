@@ -34,7 +34,9 @@ from ciapp.results.runs import lose_attempt, running_runs
 from ciapp.results.workers import BEAT_EVERY_S, Worker, worker_has_left, worker_is_here
 from ciapp.testing.environment import default_python
 from ciapp.testing.interpreters import find_interpreters
+from ciapp.testing.room import Room
 from ciapp.testing.sandbox import check_level, sandbox_level
+from ciapp.testing.slot import slots_folder
 from ciapp.testing.temporary import sweep_folders, use_own_folder
 
 logger = logging.getLogger(__name__)
@@ -95,8 +97,11 @@ class Attendance(threading.Thread):
             self._worker = msgspec.structs.replace(self._worker, environments=environments)
 
     def _be_seen(self) -> None:
-        """Tell the ledger that the worker is there."""
+        """Tell the ledger that the worker is there, and whether it takes runs."""
         self._database.migrate()
+        folders = (settings.state_path, slots_folder(settings.state_path))
+        room = Room(*(folder for folder in folders if folder.is_dir()))
+        self._worker = msgspec.structs.replace(self._worker, hindrance=room.look())
         worker_is_here(self._database, self._worker)
 
     def _sweep(self) -> None:

@@ -40,6 +40,7 @@ from ciapp.results.pinned import pinned_pushes
 from ciapp.results.pushes import find_repository, record_push, seen_refs
 from ciapp.results.report import State
 from ciapp.results.runs import Run, cancel_run, claim_run, find_runs
+from ciapp.results.workers import worker_has_left
 from tests.support.dispatching import RECONCILE_S, DispatcherTest, add_worker
 from tests.support.git_repositories import ENVIRONMENT, WorkTree, git, new_bare_repository
 from tests.support.ledgers import count_queue, fresh_postgresql
@@ -811,6 +812,32 @@ class TestRestart(DispatcherTest):
         self.message_was_sent(queue.RESEND_TO_IDLE_AT_MOST_S + 1)
         self.step()
         self.assertEqual([(commit, 1)], self.sent[sent:])
+
+    def test_what_waits_for_a_worker_that_has_no_room_is_not_sent_again_until_it_has(self) -> None:
+        commit = self.pushed()
+        full = "the disk of /var/lib/ciapp is full"
+        add_worker(self.database, hindrance=full)
+        self.step()
+        for _ in range(5):
+            self.message_was_sent(queue.RESEND_AT_MOST_S + 1)
+            self.step()
+        self.assertEqual([(commit, 1)], self.sent)
+
+        add_worker(self.database, name="other@there")  # it may begin what the other one holds
+        self.step()
+        self.assertEqual([(commit, 1)] * 2, self.sent)
+        worker_has_left(self.database, "other@there")
+        self.message_was_sent(queue.RESEND_AT_MOST_S + 1)
+        self.step()
+        self.assertEqual([(commit, 1)] * 2, self.sent)
+        add_worker(self.database)
+        self.step()
+        self.assertEqual([(commit, 1)] * 3, self.sent)
+        add_worker(self.database, hindrance=full)
+        worker_has_left(self.database, "celery@here")  # nobody knows what it held
+        self.message_was_sent(queue.RESEND_AT_MOST_S + 1)
+        self.step()
+        self.assertEqual([(commit, 1)] * 4, self.sent)
 
     def message_was_sent(self, seconds_ago: float) -> None:
         moment = datetime.now(UTC) - timedelta(seconds=seconds_ago)

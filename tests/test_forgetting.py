@@ -117,7 +117,11 @@ class TestMigration(unittest.TestCase):
         rules.fill("other")
         team = rules.fill("team")
         claim(database, "team", 2)
+        with database.rebuild() as connection:
+            connection.exec_driver_sql("ALTER TABLE workers ADD hindrance TEXT")  # of a later version
         before = contents(database)
+        with database.rebuild() as connection:
+            connection.exec_driver_sql("ALTER TABLE workers DROP hindrance")
         self.assertTrue(before["attempts"] and before["reports"])
 
         database.migrate()

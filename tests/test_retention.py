@@ -433,6 +433,7 @@ class TestSizes(unittest.TestCase):
                 "ALTER TABLE runs DROP COLUMN fresh",
                 "ALTER TABLE runs DROP COLUMN reused_from",
                 "ALTER TABLE workers DROP COLUMN environments",
+                "ALTER TABLE workers DROP COLUMN hindrance",
                 "DROP TABLE restores",
                 "UPDATE alembic_version SET version_num = '0001'",
             ):

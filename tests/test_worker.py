@@ -18,6 +18,7 @@ from ciapp.results.runs import Run, claim_run, find_runs
 from ciapp.results.store import make_report
 from ciapp.results.workers import list_workers
 from ciapp.settings import Settings
+from ciapp.testing import room
 from ciapp.testing.interpreters import find_interpreters, minor_version
 from tests.support.git_repositories import new_folder
 from tests.support.installation import eventually
@@ -109,6 +110,18 @@ class AttendanceTest(unittest.TestCase):
 
 
 class TestAttendance(AttendanceTest):
+    def announced(self) -> str:
+        """What the ledger has on why the worker takes no run."""
+        self.attendance._be_seen()
+        [row] = list_workers(self.database)
+        return row.hindrance
+
+    def test_a_worker_that_has_no_room_says_so_for_as_long_as_it_has_none(self) -> None:
+        self.assertEqual("", self.announced())
+        with mock.patch.object(room, "NEEDED_MIB", 1 << 40):
+            self.assertRegex(self.announced(), "^the disk of .* is full$")
+        self.assertEqual("", self.announced())
+
     def test_whatever_one_of_its_duties_meets_it_goes_on_with_all(self) -> None:
         trouble = OSError(5, "Input/output error")
         hung = subprocess.TimeoutExpired("rm", 600)

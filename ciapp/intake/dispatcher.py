@@ -42,7 +42,7 @@ from ciapp.results.pushes import KnownRepository, has_push, list_repositories
 from ciapp.results.queue import count_queues, next_runs, release_runs, reserve_runs, unanswered_runs
 from ciapp.results.retention import purge, retention_of
 from ciapp.results.runs import Run, running_runs
-from ciapp.results.workers import Worker, list_workers, served
+from ciapp.results.workers import Worker, list_workers, may_take, served
 from ciapp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -233,13 +233,16 @@ class Dispatcher:
         return any(_is_served(environment, self._workers) for environment in waiting)
 
     def send_again(self) -> None:
-        """Send another message for each run whose message may be lost."""
+        """Send another message for each run whose message may be lost.
+
+        What none of its workers takes now, for want of room, they hold, or it waits for them.
+        """
         if not self._broker.is_due:
             return
         busy = Counter(run.worker.partition("#")[0] for run in running_runs(self._database))
-        idle = served(worker for worker in self._workers if busy[worker.name] < worker.slots)
-        due = unanswered_runs(self._database, idle)
-        self._send_messages([run for run in due if _is_served(run.environment, self._workers)])
+        free = (one for one in self._workers if busy[one.name] < one.slots and not one.hindrance)
+        due = unanswered_runs(self._database, served(free))
+        self._send_messages([run for run in due if may_take(run.environment, self._workers)])
 
     def _send_messages(self, due: Sequence[Run]) -> None:
         reserved = reserve_runs(self._database, due) if due else []

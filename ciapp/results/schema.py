@@ -35,7 +35,7 @@ from sqlalchemy import (
     false,
 )
 
-HEAD_REVISION = "0006"  #: the newest migration; what a usable database says of itself
+HEAD_REVISION = "0007"  #: the newest migration; what a usable database says of itself
 
 metadata = MetaData(
     naming_convention={
@@ -206,4 +206,5 @@ workers = Table(
     Column("environments", JSON, nullable=False, server_default='["default"]'),  # whose runs it takes
     Column("started_at", UtcDateTime, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
+    Column("hindrance", Text, nullable=False, server_default=""),  # why it takes no run now, in a sentence
 )

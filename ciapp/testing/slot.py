@@ -107,12 +107,17 @@ class Slot:
             os.write(self._lifeline, f"{line}\n".encode("ascii"))
 
 
+def slots_folder(state_path: Path) -> Path:
+    """Where this host's slots are."""
+    return state_path.resolve() / "slots"
+
+
 def take_slot(state_path: Path) -> Slot:
     """The first free slot of this host, made if need be.
 
     Raises CheckoutError when its folder cannot be used.
     """
-    slots = state_path.resolve() / "slots"
+    slots = slots_folder(state_path)
     for number in range(SLOTS):
         path = slots / str(number)
         try:

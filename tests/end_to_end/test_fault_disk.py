@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from ciapp.errors import CiError
 from ciapp.intake.spool import spool_folder
 from ciapp.results.attempts import REPORTED
+from ciapp.results.queue import RESEND_TO_IDLE_AFTER_S
 from ciapp.results.report import State, Status
 from ciapp.results.workers import list_workers
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
@@ -127,6 +128,26 @@ class TestWorkerOnAFullDisk(unittest.TestCase):
             ci.logs(), "ciapp: bubblewrap cannot be tried in .*: No space left on device; check its disk\n"
         )
         self.assertNotIn("Traceback", ci.logs())
+
+    def test_what_one_that_has_no_room_holds_is_not_sent_again(self) -> None:
+        ci = Installation(self, database=f"sqlite:///{new_folder(self) / 'ledger.sqlite3'}")
+        disk = SmallDisk(self, ci.folder / "state" / "slots", 64, 0o711)
+        clone = ci.make_repository()
+        ci.start_all()
+        eventually(lambda: list_workers(ci.database), f"a worker is there: {ci.logs()}")
+        with disk.full():
+            disk.fill()
+            eventually(
+                lambda: list_workers(ci.database)[0].hindrance, f"it says that it is full: {ci.logs()}"
+            )
+            commit = ci.push_commit(clone, {"tests/test_a.py": PASSING})
+            eventually(lambda: "run waits for room" in ci.logs(), f"it holds the message: {ci.logs()}")
+            until = time.monotonic() + 4 * RESEND_TO_IDLE_AFTER_S
+            while time.monotonic() < until:
+                [run] = ci.runs(commit)
+                self.assertEqual((State.QUEUED, 1), (run.state, run.sends))
+                time.sleep(0.2)
+        assert_one_right_report_each(self, ci, [commit])
 
 
 if __name__ == "__main__":

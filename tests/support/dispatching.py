@@ -27,7 +27,9 @@ from tests.support.ledgers import fresh_sqlite
 RECONCILE_S = 30.0
 
 
-def add_worker(database: Database, *environments: str, name: str = "celery@here", slots: int = 1) -> None:
+def add_worker(
+    database: Database, *environments: str, name: str = "celery@here", slots: int = 1, hindrance: str = ""
+) -> None:
     """Let the ledger know of a worker that takes runs of these environments, or of the default one."""
     now = datetime.now(UTC)
     worker = Worker(
@@ -39,6 +41,7 @@ def add_worker(database: Database, *environments: str, name: str = "celery@here"
         environments=environments or (DEFAULT,),
         started_at=now,
         seen_at=now,
+        hindrance=hindrance,
     )
     worker_is_here(database, worker)
 
