@@ -28,6 +28,8 @@ class TestComplaints(unittest.TestCase):
             self.find(
                 f"{TIME} CRITICAL Couldn't ack 4, reason:BrokenPipeError(32, 'Broken pipe')",
                 f"{CHAINED}BrokenPipeError: [Errno 32] Broken pipe",
+                f"{TIME} ERROR   Error on stopping Hub: BrokenPipeError(32, 'Broken pipe')",
+                f"{TRACE}BrokenPipeError: [Errno 32] Broken pipe",
                 f"{TIME} ERROR   Task handler raised error: WorkerLostError('Worker exited prematurely')",
                 f'{TRACE}billiard.einfo.RemoteTraceback: \n"""\n{TRACE}WorkerLostError: 9\n"""',
             ),

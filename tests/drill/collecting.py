@@ -14,8 +14,9 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
+from ciapp.errors import LedgerAwayError
 from ciapp.git import Repository
 from ciapp.intake.push import changed_refs
 from ciapp.results.pushes import find_repository, seen_refs
@@ -57,6 +58,7 @@ class Collecting:
             is_last = time.monotonic() > until_s
             with ExitStack() as no_push:
                 no_push.enter_context(self._stage.terminals)
+                no_push.enter_context(suppress(LedgerAwayError))
                 self._hold_pushes(no_push)
                 waiting = self._unfinished()
                 self._let_go(waiting)

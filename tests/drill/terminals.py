@@ -130,7 +130,7 @@ class Terminals:
     def _purge(self, _fault: PlannedFault) -> None:
         """A third of what has finished. What goes is judged by what the ledger had on it just before."""
         with self._stage.terminals:
-            before = self._stage.look().runs
+            before = self._await_ledger(self._stage.look).runs
             tested = [run for run in before if run.status not in (None, Status.CANCELLED)]
             if not tested:
                 raise NothingToStrikeError("nothing was tested yet")
@@ -164,7 +164,7 @@ class Terminals:
 
     def _pick(self, fault: PlannedFault, *fits: Callable[[Run], bool]) -> Run:
         """A run whose commit can be asked for again; by preference one that fits, best first."""
-        runs = self._stage.look().runs
+        runs = self._await_ledger(self._stage.look).runs
         chance = random.Random(fault.victim)
         groups = [[run for run in runs if fit(run)] for fit in fits]
         for group in (*groups, list(runs)):
