@@ -26,7 +26,7 @@ from tests.drill.stage import PUSHES_AT_ONCE, REPOSITORY, Stage
 from tests.drill.striking import NothingToStrikeError
 
 PRUNES_LATER = "5.minutes.ago"  #: a commit whose hook was lost has no pin; git's own default is two weeks
-FORCED_WITHIN_S = 20.0
+FORCED_WITHIN_S, RECORDED_WITHIN_S = 20.0, 20.0
 LOOK_EVERY_S = 0.2
 KEPT = "refs/drill/"
 TESTED = ("--branches", "--tags", "--glob=refs/ciapp/*")  #: what mirrors fetch
@@ -60,15 +60,16 @@ class Collecting:
                 no_push.enter_context(self._stage.terminals)
                 no_push.enter_context(suppress(LedgerAwayError))
                 self._hold_pushes(no_push)
-                waiting = self._unfinished()
-                self._let_go(waiting)
-                pinned = len(waiting - self._named())
-                if self._is_all_recorded() and (pinned or is_last):
+                if is_last or self._unfinished() - self._named():
+                    self._await_records()
+                    waiting = self._unfinished()
+                    self._let_go(waiting)
+                    pinned = len(waiting - self._named())
                     self._collect("now")
                     lost = [one for one in waiting & self._unfinished() if not self._git.has_commit(one)]
                     break
             if is_last:
-                raise NothingToStrikeError("pushes are not recorded yet")
+                raise NothingToStrikeError("the ledger is away")
             time.sleep(LOOK_EVERY_S)
         self._stage.violations += [f"{commit} was collected while its run waits" for commit in lost]
         self._stage.notes.append(f"git gc: of {len(waiting)} commits that wait, pins alone kept {pinned}")
@@ -100,6 +101,14 @@ class Collecting:
         reached = set(self._git.run("rev-list", *TESTED).split())
         ours = [commit for commit in kept if commit in waiting & reached]
         self._git.run("update-ref", "--stdin", stdin="".join(f"delete {KEPT}{one}\n" for one in ours))
+
+    def _await_records(self) -> None:
+        """Until the ledger knows all that was pushed; nobody pushes meanwhile."""
+        until_s = time.monotonic() + RECORDED_WITHIN_S
+        while not self._is_all_recorded():
+            if time.monotonic() > until_s:
+                raise NothingToStrikeError("pushes are not recorded yet")
+            time.sleep(LOOK_EVERY_S)
 
     def _is_all_recorded(self) -> bool:
         """Whether there is no push that the ledger does not know."""

@@ -109,7 +109,10 @@ class Terminals:
     def _cancel(self, fault: PlannedFault) -> None:
         """Once, or twice at the same moment, and then once more."""
         with self._stage.terminals:
-            run = self._pick(fault, lambda run: run.state is not State.FINISHED)
+            wanted = State.RUNNING if fault.victim % 3 else State.QUEUED
+            run = self._pick(
+                fault, lambda run: run.state is wanted, lambda run: run.state is not State.FINISHED
+            )
             self._check_still_cancelled(run)
             words = [("cancel", REPOSITORY, run.commit)] * (1 + fault.victim % 2)
             self._hold_against(run, [*self._give(*words), *self._give(words[0])])
