@@ -28,6 +28,8 @@ class TestComplaints(unittest.TestCase):
             self.find(
                 f"{TIME} CRITICAL Couldn't ack 4, reason:BrokenPipeError(32, 'Broken pipe')",
                 f"{CHAINED}BrokenPipeError: [Errno 32] Broken pipe",
+                f"{TIME} CRITICAL Couldn't ack '4bae9808-3bb5', reason:ConnectionError('closed')",
+                f"{CHAINED}redis.exceptions.ConnectionError: the connection of this channel is closed",
                 f"{TIME} ERROR   Error on stopping Hub: BrokenPipeError(32, 'Broken pipe')",
                 f"{TRACE}BrokenPipeError: [Errno 32] Broken pipe",
                 f"{TIME} ERROR   Task handler raised error: WorkerLostError('Worker exited prematurely')",

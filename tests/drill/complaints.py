@@ -27,7 +27,7 @@ EXPECTED = (
     r"ERROR   Received unregistered task of type 'ciapp\.no_such_task'",
     r"ERROR   Task ciapp\.run_commit\[a\] raised unexpected: TypeError\(",
     # The broker was away, or was killed.
-    r"CRITICAL Couldn't ack \d+, reason:",
+    r"CRITICAL Couldn't ack (\d+|'[\w-]+'), reason:",
     r"ERROR   Callback <promise\S* --> <bound method Message\.ack_log_error",
     r"WARNING consumer: Connection to broker lost\.",
     r"CRITICAL Unrecoverable error: \S*Connection\w*Error\(",
