@@ -65,6 +65,8 @@ class Collecting:
                     waiting = self._unfinished()
                     self._let_go(waiting)
                     pinned = len(waiting - self._named())
+                    # Else git's logs keep what was forced away; what they tell is recorded.
+                    self._git.run("reflog", "expire", "--expire=now", "--all")
                     self._collect("now")
                     lost = [one for one in waiting & self._unfinished() if not self._git.has_commit(one)]
                     break

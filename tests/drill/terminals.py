@@ -118,9 +118,14 @@ class Terminals:
             self._hold_against(run, [*self._give(*words), *self._give(words[0])])
 
     def _rerun(self, fault: PlannedFault) -> None:
-        """Once, or twice at the same moment; what was cancelled rather than what was tested."""
+        """Once, or twice at the same moment: what is under way, or was cancelled, or was tested."""
         with self._stage.terminals:
-            run = self._pick(fault, lambda run: run.status is Status.CANCELLED, lambda run: bool(run.status))
+            fits: list[Callable[[Run], bool]] = [
+                lambda run: run.state is State.RUNNING,
+                lambda run: run.status is Status.CANCELLED,
+                lambda run: run.status is not None,
+            ]
+            run = self._pick(fault, fits[fault.victim % 3], fits[-1])
             self._check_still_cancelled(run)
             self._hold_against(run, self._give(*[("rerun", REPOSITORY, run.commit)] * (1 + fault.victim % 2)))
 
