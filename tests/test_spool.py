@@ -143,6 +143,16 @@ class TestSpool(unittest.TestCase):
         self.write("README.txt", b"Hello\n")
         self.assert_rejected("README.txt", "first line")
 
+    def test_a_record_of_the_older_form_is_read_once_it_is_whole(self) -> None:
+        old = RECORD.replace(b"ciapp-push 2", b"ciapp-push 1")
+        self.write("old", old + b"end\n")
+        [record] = read_records(self.git_dir)
+        self.write("new")
+        self.assertEqual(record.updates, read_records(self.git_dir)[1].updates)
+        self.write("old", old)
+        (self.spool / "new").unlink()
+        self.assert_rejected("old", "it has no end")
+
     def test_a_record_of_another_version_is_rejected(self) -> None:
         self.write("new", RECORD.replace(b"ciapp-push 2", b"ciapp-push 3"))
         self.assert_rejected("new", "first line")

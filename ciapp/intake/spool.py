@@ -26,7 +26,8 @@ from ciapp.intake.push import RefUpdate
 
 logger = logging.getLogger(__name__)
 
-FIRST_LINE = "ciapp-push 2"
+#: First line → what ends the record. Hooks that an older version has installed write the older form.
+FORMS = {"ciapp-push 2": "\n", "ciapp-push 1": "\nend\n"}
 REJECTED = "rejected"
 PART_SUFFIX = ".part"  #: of a record that a hook is writing; its name starts with a dot
 STALE_PART_S = 3600.0  #: a part so old belongs to a hook that was killed
@@ -144,10 +145,11 @@ def _parse_record(path: Path, received_at: datetime, text: str) -> SpoolRecord:
         raise _NoRecordError("it is empty")
     head, _, body = text.partition("\n\n")
     first, *header = head.split("\n")
-    if first != FIRST_LINE:
-        raise _NoRecordError(f"its first line is not {FIRST_LINE!r}")
-    if not body.endswith("\n"):
-        raise _NoRecordError("its last line has no end: it was cut, or never finished")
+    if first not in FORMS:
+        raise _NoRecordError(f"its first line is not {next(iter(FORMS))!r}")
+    end = FORMS[first]
+    if not body.endswith(end):
+        raise _NoRecordError("it has no end: it was cut, or never finished")
     named = [line.partition(" ")[::2] for line in header]
     fields = dict(named)
     return SpoolRecord(
@@ -156,7 +158,7 @@ def _parse_record(path: Path, received_at: datetime, text: str) -> SpoolRecord:
         received_at=received_at,
         pusher=fields.get("pusher", ""),
         options=tuple(value for name, value in named if name == "option"),
-        updates=tuple(_parse_update(line) for line in body.removesuffix("\n").split("\n")),
+        updates=tuple(_parse_update(line) for line in body.removesuffix(end).split("\n")),
     )
 
 
