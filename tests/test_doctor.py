@@ -212,7 +212,7 @@ class TestDoctor(unittest.TestCase):
         record.touch()
         os.utime(record, (time.time() - 300,) * 2)
         said = self.examine(3)
-        self.assertRegex(said["team spool"].fact, r"^1 record waits, the oldest for 30\d s$")
+        self.assertRegex(said["team spool"].fact, r"^1 record waits, the oldest for 3\d\d s$")
         self.assertEqual(("warn", "none"), said["team dispatcher"][:2])
         self.assertFalse(is_dispatcher_alive(self.bare))
         (spool / "rejected").mkdir()
