@@ -7,6 +7,8 @@ import unittest
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from ciapp.intake.backoff import ASKED_PAUSE_S, LONGEST_PAUSE_S
 from tests.support.aftermath import assert_one_right_report_each
 from tests.support.held import HeldRuns
@@ -98,6 +100,7 @@ class TestRedis(Away, HeldRuns):
         return PrivateRedis(self)
 
 
+@pytest.mark.slow  # what tries is the same, and waits most of its time
 class TestRabbitmq(Away, HeldRuns):
     def new_broker(self) -> PrivateServer:
         return PrivateRabbitMQ(self)
