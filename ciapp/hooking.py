@@ -50,7 +50,7 @@ def hook_install(
 @click.argument("repository", type=click.Path(path_type=Path))
 @pass_context
 def hook_remove(context: Context, repository: Path) -> None:
-    """Take the hook out of REPOSITORY, restore what was there. Its reports stay."""
+    """Remove the hook from REPOSITORY, restore what was there. Its reports stay."""
     from ciapp.intake.hook import remove_hook
 
     for line in remove_hook(repository):

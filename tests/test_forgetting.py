@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import func, select, update
 
 from ciapp.cli import cli
-from ciapp.errors import UsageError
+from ciapp.errors import LedgerError, UsageError
 from ciapp.intake.hook import remove_hook
 from ciapp.intake.register import install_and_register
 from ciapp.results import schema
@@ -108,6 +108,18 @@ class TestSqlite(ForgettingRules, unittest.TestCase):
 
 
 class TestMigration(unittest.TestCase):
+    def test_a_row_that_would_refer_to_nothing_is_refused_and_nothing_changed(self):
+        database = fresh_sqlite(self)
+        database.migrate()
+        rules = ForgettingRules()
+        rules.database = database
+        claim(database, rules.fill("team").name, 2)
+        before = rows(database)
+        reason = "a row of attempts would refer to one of runs"
+        with self.assertRaisesRegex(LedgerError, reason), database.rebuild() as connection:
+            connection.execute(schema.runs.delete())
+        self.assertEqual(before, rows(database))
+
     def test_a_ledger_of_version_5_keeps_every_row_and_gives_no_number_out_again(self):
         database = fresh_sqlite(self)
         with database.rebuild() as connection:

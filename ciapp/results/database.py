@@ -108,9 +108,10 @@ class Database:
 
     @contextmanager
     def rebuild(self) -> Iterator[Connection]:
-        """A write transaction that may replace tables: SQLite follows no foreign key in it.
+        """A write transaction that may replace tables: SQLite follows no foreign key before its end.
 
-        Else it would delete, with a table that is dropped, what belongs to its rows in other tables.
+        Else it would delete, with a table that is dropped, what belongs to its rows in other tables. Raises
+        LedgerError, and leaves no trace, when a row would refer to one that is not there.
         """
         with open_connection(), self._said(), self.engine.connect() as connection:
             options = {"ciapp_write": True, "ciapp_rebuild": True, "preserve_rowcount": True}
@@ -118,8 +119,18 @@ class Database:
             try:
                 with connection.begin():
                     yield connection
+                    self._check_references(connection)
             finally:
                 connection.invalidate()  # whoever comes next has foreign keys again
+
+    def _check_references(self, connection: Connection) -> None:
+        if self.dialect == "sqlite":
+            found = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+            if found is not None:
+                raise LedgerError(
+                    f"ledger {self.address}: a row of {found[0]} would refer to one of {found[2]} that is"
+                    " not there; nothing was changed, run `ciapp doctor`"
+                )
 
     def insert_new(self, table: Table) -> Any:
         """An INSERT that passes over rows which are there already."""
