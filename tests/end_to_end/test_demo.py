@@ -40,6 +40,8 @@ class TestDemo(unittest.TestCase):
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # A shell that runs us in the background has it ignored, which would be inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         self.addCleanup(self.end, demo)
         return demo
