@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,10 +18,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from ciapp.connection import GIVE_BACK_WITHIN_S, broker_options
 from ciapp.mends.redis import Channel
 from ciapp.settings import Limits, Settings
+from tests.support.processes import pool_processes
 from tests.support.servers import PrivateRedis, standard_rabbitmq_url
 from tests.support.workers import ROOT, Worker, Workplace, wait_until
 
 UNMENDED = {"MENDS": "0"}
+STAYS_S = 5.0  #: is no sign of an end, where the mended worker ends within a second
+WITHOUT_MEND_S = 25.0  #: a worker that is not mended needs longer
 #: Puts messages on the queue that are no tasks, and after each a task that tells what was before it.
 GARBAGE = """
 def put(body, headers):
@@ -203,6 +207,55 @@ class TestGarbage(unittest.TestCase):
         self.assert_survived(place, worker)
 
         self.assertNotIn("delayed delivery", worker.said())
+
+
+class TestStop(unittest.TestCase):
+    """A worker is told to stop when its process was given a task, and has not yet said to have begun."""
+
+    def stop_before_it_begins(self, how: signal.Signals, **environment: str) -> tuple[Workplace, Worker]:
+        place = Workplace(self, **environment)
+        worker = place.start_worker("a", "--concurrency=1")
+        [process] = pool_processes(worker.process.pid)
+        os.kill(process, signal.SIGSTOP)
+        place.send("hold", "x")
+        wait_until(lambda: "received" in worker.said(), "the task to be received")
+        place.python("assert app.control.ping(timeout=30, limit=1)")  # so it was given to the process by now
+        worker.process.send_signal(how)
+        place.python("while app.control.ping(timeout=1, limit=1): pass")  # so it has begun to stop
+        os.kill(process, signal.SIGCONT)
+        place.wait_for("begin", "x")
+        return place, worker
+
+    def test_without_the_mend_it_stays_when_its_task_has_ended(self) -> None:
+        place, worker = self.stop_before_it_begins(signal.SIGTERM, **UNMENDED)
+        place.raise_flag("x")
+        place.wait_for("end", "x")
+
+        with self.assertRaises(subprocess.TimeoutExpired):
+            worker.process.wait(STAYS_S)
+
+    def test_with_the_mend_it_ends_with_its_task_whose_message_is_acknowledged(self) -> None:
+        place, worker = self.stop_before_it_begins(signal.SIGTERM)
+        place.raise_flag("x")
+
+        self.assertEqual(0, worker.process.wait(WITHOUT_MEND_S))
+
+        place.wait_for("end", "x")
+        self.assertEqual([], list((place.folder / "broker" / "queues").glob("*/*")))
+
+    def test_without_the_mend_a_quick_end_waits_for_the_task(self) -> None:
+        _, worker = self.stop_before_it_begins(signal.SIGQUIT, **UNMENDED)
+
+        with self.assertRaises(subprocess.TimeoutExpired):
+            worker.process.wait(STAYS_S)
+
+    def test_with_the_mend_a_quick_end_cancels_the_task_whose_message_is_given_back(self) -> None:
+        place, worker = self.stop_before_it_begins(signal.SIGQUIT)
+
+        worker.process.wait(WITHOUT_MEND_S)
+
+        self.assertEqual([], place.journal("end", "x"))
+        self.assertEqual(1, len(list((place.folder / "broker" / "queues").glob("*/*"))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Keep a worker alive when it is given a message that is no task, and calm when it has no broker.
+"""Keep a worker alive when it is given a message that is no task, calm when it has no broker, quick to stop.
 
 In:  what the broker delivers; Celery uses this class by its setting `worker_consumer`.
 Out: tasks; anything else is rejected with an error in the log, as Celery itself does with what it foresees.
@@ -13,6 +13,8 @@ A broker that refuses the worker: a wrong password ends it with a traceback, wit
 missing it tries again 16 times a second, and one that is away is logged at each try. Here a refusal ends a
 worker that never had its broker, with a sentence. Else it waits, for tests may be under way whose reports the
 database takes: with pauses that grow, saying what is wrong at once and then each minute.
+
+How it stops is told in `ciapp.mends.stopping`.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -32,6 +34,7 @@ from celery.worker.state import maybe_shutdown
 from ciapp.connection import broker_error, broker_errors
 from ciapp.errors import BrokerError, BrokerRefusedError
 from ciapp.logs import Absence
+from ciapp.mends import stopping
 
 logger = logging.getLogger(__name__)
 DELAYED_DELIVERY = "celery.worker.consumer.delayed_delivery:DelayedDelivery"
@@ -49,6 +52,11 @@ class Consumer(celery_consumer.Consumer):  # type: ignore[misc]
         default_steps = tuple(
             step for step in celery_consumer.Consumer.Blueprint.default_steps if step != DELAYED_DELIVERY
         )
+
+        def close(self, parent: Any) -> None:
+            """Begin to stop."""
+            stopping.wait_for_given(parent.pool)
+            super().close(parent)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """What is called with each message."""
@@ -82,6 +90,11 @@ class Consumer(celery_consumer.Consumer):  # type: ignore[misc]
         absence.end()
         self.first_connection_attempt = False
         return conn
+
+    def cancel_active_requests(self) -> None:
+        """Cancel what the pool's processes do, and what they were given to do."""
+        super().cancel_active_requests()
+        stopping.cancel_given(self.pool)
 
     def start(self) -> None:
         """Consume until told to stop; end with a sentence where the broker lets us in, and no further."""
