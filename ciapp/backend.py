@@ -17,7 +17,7 @@ from typing import Any
 from celery import states
 from celery.backends.base import BaseBackend
 
-from ciapp.errors import LedgerError
+from ciapp.errors import FetchError, LedgerError
 from ciapp.results.attempts import REPORTED, list_attempts
 from ciapp.results.database import Database
 from ciapp.results.outbox import Outbox
@@ -59,14 +59,13 @@ class LedgerBackend(BaseBackend):  # type: ignore[misc]
         if state == states.SUCCESS and result is not None:
             self._outbox.deliver(run_id, from_json_types(result))
         elif state in states.EXCEPTION_STATES:
-            self._lose(run_id, attempt, _sentence(result))
+            self._lose(run_id, attempt, _sentence(result), away=_kind(result) == FetchError.__name__)
         return result
 
-    def _lose(self, run_id: int, attempt: int, reason: str) -> None:
+    def _lose(self, run_id: int, attempt: int, reason: str, *, away: bool) -> None:
+        tries = self._settings.attempts
         try:
-            if lose_attempt(
-                self._database, run_id, attempt=attempt, reason=reason, tries=self._settings.attempts
-            ):
+            if lose_attempt(self._database, run_id, attempt=attempt, reason=reason, tries=tries, away=away):
                 logger.warning("attempt lost", extra={"run_id": run_id, "attempt": attempt, "reason": reason})
         except LedgerError as error:
             # Its lease ends without us, and the dispatcher queues it again.
@@ -104,6 +103,11 @@ class LedgerBackend(BaseBackend):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """The ledger has a retention of its own."""
+
+
+def _kind(failure: Any) -> str:
+    """The name of a task's exception, from Celery's description of it."""
+    return str(failure.get("exc_type")) if isinstance(failure, dict) else type(failure).__name__
 
 
 def _sentence(failure: Any) -> str:

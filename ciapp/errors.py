@@ -45,6 +45,10 @@ class CheckoutError(CiError):
     """A commit could not be laid out in a slot's checkout, for reasons that are not the commit's."""
 
 
+class FetchError(CheckoutError):
+    """A commit cannot be had from its repository, that is away, damaged or has none such; later it may."""
+
+
 class SandboxError(CiError):
     """The sandbox that the settings ask for cannot be had on this host."""
 

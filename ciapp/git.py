@@ -41,6 +41,7 @@ TRANSPORT_VARIABLES = frozenset(
 LOCK_HELD_S = 5.0  #: git holds a lock on refs for moments; one that stays for so long is nobody's
 REF_LOG_BYTES = 1 << 20  #: read of a ref's log: its last 7,000 changes or so
 REF_LOG_ENTRY = re.compile(rb"^([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64}) ", re.MULTILINE)
+NO_ANSWER = "fatal: Could not read from remote repository"  #: git, when ssh before it said why
 NULL_IDS = frozenset({"0" * 40, "0" * 64})  #: what git writes for "no such object", SHA-1 and SHA-256
 
 
@@ -311,8 +312,11 @@ def git_failure(words: Sequence[str], git_dir: Path, *, status: object, said: st
     """What to raise for a command that ended with a status other than 0, having said this."""
     lines = said.strip().splitlines() or [f"exit status {status}"]
     # What follows git's own "fatal:" is advice, as "Please make sure … the repository exists."
-    last = next((line for line in lines if line.startswith("fatal:")), lines[-1])
-    return GitError(f"git {words[0]} failed in {git_dir}: {last}")
+    first = next((at for at, line in enumerate(lines) if line.startswith("fatal:")), len(lines) - 1)
+    fact = lines[first]
+    if first and fact.startswith(NO_ANSWER):
+        fact = f"{fact.removeprefix('fatal: ').rstrip('.')}: {lines[first - 1].strip()}"
+    return GitError(f"git {words[0]} failed in {git_dir}: {fact}")
 
 
 @contextmanager

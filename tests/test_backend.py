@@ -13,7 +13,7 @@ from unittest import mock
 from celery import Celery
 
 from ciapp.backend import LedgerBackend
-from ciapp.errors import LedgerError
+from ciapp.errors import CheckoutError, FetchError, LedgerError
 from ciapp.results.attempts import list_attempts
 from ciapp.results.database import Database
 from ciapp.results.report import State, Status, to_json_types
@@ -115,6 +115,13 @@ class TestTaskState(unittest.TestCase):
         self.assertEqual(["attempt lost"], [record.message for record in logged.records])
         self.assertIs(State.QUEUED, self.run_now.state)
         self.assertEqual("ledger: it burns", self.run_now.reason)
+
+    def test_an_attempt_whose_repository_is_away_does_not_count(self) -> None:
+        for failure, tries in ((FetchError("nowhere"), 0), (CheckoutError("no room"), 1)):
+            self.claim()
+            with self.assertLogs("ciapp", "WARNING"):
+                self.store(failure, "FAILURE", attempt=self.run_now.attempt)
+            self.assertEqual((State.QUEUED, tries), (self.run_now.state, self.run_now.tries))
 
     def test_the_failure_of_an_attempt_that_is_over_changes_nothing(self) -> None:
         self.claim()

@@ -7,7 +7,7 @@ import unittest
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from ciapp.errors import LedgerError, UsageError
 from ciapp.results import schema
@@ -21,6 +21,7 @@ from ciapp.results.registration import check_name
 from ciapp.results.report import State, Status
 from ciapp.results.reruns import rerun
 from ciapp.results.runs import (
+    AWAY_PAUSES_S,
     Run,
     beat_run,
     cancel_run,
@@ -231,6 +232,32 @@ class LedgerRules:
         self.assertEqual(
             (State.QUEUED, 0, 1), (self.only_run().state, self.only_run().tries, self.only_run().attempt)
         )
+
+    def test_an_attempt_whose_repository_is_away_counts_only_when_it_is_away_for_minutes(self):
+        run = self.claimed_run()
+        pauses = []
+        for attempt in range(1, len(AWAY_PAUSES_S) + 1):
+            lost_at = datetime.now(UTC)
+            self.assertTrue(self.lose_while_away(run, attempt))
+            now = self.only_run()
+            self.assertEqual((State.QUEUED, 0), (now.state, now.tries))
+            with self.database.read() as connection:
+                not_before = connection.scalar(select(schema.runs.c.not_before))
+            pauses.append(round((not_before - lost_at).total_seconds()))
+            self.assertIsNotNone(claim_run(self.database, run.id, attempt=attempt + 1, worker="w#0"))
+        self.assertEqual(list(AWAY_PAUSES_S), pauses)
+        self.assertGreater(sum(pauses), 300)
+
+        for attempt in range(len(AWAY_PAUSES_S) + 1, len(AWAY_PAUSES_S) + 4):
+            self.assertIs(State.RUNNING, self.only_run().state)
+            self.assertTrue(self.lose_while_away(run, attempt))
+            claim_run(self.database, run.id, attempt=attempt + 1, worker="w#0")
+        ended = self.only_run()
+        self.assertEqual((State.FINISHED, Status.INFRA_ERROR), (ended.state, ended.status))
+        self.assertEqual("3 attempts were lost: away; away; away", ended.reason)
+
+    def lose_while_away(self, run, attempt):
+        return lose_attempt(self.database, run.id, attempt=attempt, reason="away", tries=3, away=True)
 
     def test_cancel_at_every_state_and_rerun_after_it(self):
         run = self.pushed_run()

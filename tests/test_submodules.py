@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import socket
 import unittest
 
-from ciapp.errors import ProjectError
+from ciapp.errors import CheckoutError, FetchError, ProjectError
 from ciapp.testing.submodules import resolve_url
 from tests.support.git_repositories import WorkTree, git, new_folder
 from tests.support.sandboxes import Place, run_python
@@ -131,6 +132,23 @@ subprocess.run(["git", "init", "-q", "lib"], check=True)
         ):
             with self.subTest(url), self.assertRaisesRegex(ProjectError, said):
                 self.place.check_out(self.commit_with_submodule(commit, url))
+
+    def test_one_whose_host_is_away_is_nobodys_fault(self) -> None:
+        nobody_listens = socket.create_server(("127.0.0.1", 0))
+        port = nobody_listens.getsockname()[1]
+        nobody_listens.close()
+        for kind in ("git", "http", "ssh"):
+            url = f"{kind}://127.0.0.1:{port}/library"
+            said = "^submodule 'lib': .*(refused|connect)"
+            with self.subTest(kind), self.assertRaisesRegex(FetchError, said):
+                self.place.check_out(self.commit_with_submodule("1" * 40, url))
+
+    def test_trouble_of_this_hosts_is_not_the_commits_fault(self) -> None:
+        commit = self.commit_with_submodule(self.library.commit())
+        self.place.state.joinpath("mirrors").mkdir(exist_ok=True)
+        (self.place.state / "mirrors" / "submodules").write_text("in the way")
+        with self.assertRaisesRegex(CheckoutError, "submodules/.* cannot be written: "):
+            self.place.check_out(commit)
 
     def test_one_without_a_url_is_told(self) -> None:
         self.commit_with_submodule(self.library.commit())

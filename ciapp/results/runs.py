@@ -19,12 +19,14 @@ import msgspec
 from sqlalchemy import BindParameter, Row, Select, Update, bindparam, false, select, update
 
 from ciapp.results import schema
-from ciapp.results.attempts import end_attempt, endings_before
+from ciapp.results.attempts import count_attempts, end_attempt, endings_before
 from ciapp.results.database import Database, outlast_conflicts, stored_text
 from ciapp.results.report import State, Status
 
 Parameter = BindParameter[Any]
 RETRY_AFTER_S = (0, 5, 30)  #: how long a run waits after its first, second, … lost attempt
+#: How long a run waits each time that its repository is away: some ten minutes in all.
+AWAY_PAUSES_S = (1, 2, 4, 8, 15, 30, *8 * (60,))
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,11 +178,13 @@ def lose_attempt(
     reason: str,
     tries: int,
     forgiven: bool = False,
+    away: bool = False,
     beat: int | None = None,
 ) -> bool:
     """End an attempt without a report: the run is queued again, or after `tries` ends as infra-error.
 
-    A forgiven attempt (its worker was stopped in good order) is not counted, and followed at once.
+    A forgiven attempt (its worker was stopped in good order) is not counted, and followed at once. Neither is
+    one whose repository was away, until AWAY_PAUSES_S are used up.
     False when the run is no longer that attempt's, or has beaten since `beat`; nothing is changed then.
     """
     now = datetime.now(UTC)
@@ -190,8 +194,11 @@ def lose_attempt(
         if row is None:
             return False
         run = as_run(row)
+        wait_s = 0 if forgiven else RETRY_AFTER_S[min(run.tries, len(RETRY_AFTER_S)) - 1]
+        endured = count_attempts(connection, run_id) - run.tries
+        if away and endured < len(AWAY_PAUSES_S):
+            forgiven, wait_s = True, AWAY_PAUSES_S[endured]
         if forgiven or run.tries < tries:
-            wait_s = 0 if forgiven else RETRY_AFTER_S[min(run.tries, len(RETRY_AFTER_S)) - 1]
             values: dict[str, Any] = {
                 "state": State.QUEUED,
                 "reason": stored_text(reason),

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ciapp.errors import CheckoutError, CiError, GitError
+from ciapp.errors import CheckoutError, CiError, FetchError, GitError
 from ciapp.git import Repository
 from ciapp.testing.fetching import check_stop, run_git
 from ciapp.testing.folders import remove_folder
@@ -105,7 +105,10 @@ class Mirror:
         return self.path / "objects"
 
     def ensure_commit(self, clone_url: str, commit: str) -> None:
-        """Fetch a commit unless it is here. Raises CheckoutError when it cannot be had."""
+        """Fetch a commit unless it is here.
+
+        Raises FetchError when it cannot be had, CheckoutError for trouble of this host's.
+        """
         self.clone_url = clone_url
         if self._has(commit):
             return
@@ -272,8 +275,8 @@ class Mirror:
         environment = {**ENVIRONMENT, **self._mark}
         run_git(repository, *words, environment=environment, lock=lock, should_stop=self._should_stop)
 
-    def _cannot_be_fetched(self, commit: str, error: GitError) -> CheckoutError:
-        return CheckoutError(f"{commit} cannot be fetched from {self.clone_url}: {error}; see `ciapp doctor`")
+    def _cannot_be_fetched(self, commit: str, error: GitError) -> FetchError:
+        return FetchError(f"{commit} cannot be fetched from {self.clone_url}: {error}; see `ciapp doctor`")
 
     def _cannot_be_written(self, error: OSError) -> CheckoutError:
         return CheckoutError(f"mirror {self.path} cannot be written: {error.strerror}; check state_dir")
