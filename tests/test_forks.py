@@ -11,6 +11,7 @@ from ciapp.results.workers import list_workers
 from tests.support.ledgers import fresh_postgresql, fresh_sqlite
 
 FORKS = 60
+BREATH_S = 0.001  #: between two writes of the thread, or SQLite lets nobody else in for long
 COUNT = "UPDATE counters SET value = value + 1"
 
 
@@ -29,7 +30,7 @@ class Forks:
         ended, written = threading.Event(), []
 
         def beat() -> None:
-            while not ended.is_set():
+            while not ended.wait(BREATH_S):
                 with database.write() as connection:
                     connection.exec_driver_sql(COUNT)
                 written.append(1)
