@@ -237,6 +237,7 @@ def _delete(database: Database, run_ids: Sequence[int], began: datetime) -> tupl
             deleted |= going.keys()
         # Attempts and reports go with their run.
         connection.execute(delete(schema.runs).where(schema.runs.c.id.in_(deleted)))
+    # The commit counts: SQLite may take it for the moment to bring its write-ahead log into the database.
     return deleted, time.monotonic() - locked_at
 
 
