@@ -3,7 +3,7 @@ from __future__ import annotations
 import socket
 import unittest
 
-from ciapp.errors import CheckoutError, FetchError, ProjectError
+from ciapp.errors import CheckoutError, ProjectError
 from ciapp.testing.submodules import resolve_url
 from tests.support.git_repositories import WorkTree, git, new_folder
 from tests.support.sandboxes import Place, run_python
@@ -133,14 +133,14 @@ subprocess.run(["git", "init", "-q", "lib"], check=True)
             with self.subTest(url), self.assertRaisesRegex(ProjectError, said):
                 self.place.check_out(self.commit_with_submodule(commit, url))
 
-    def test_one_whose_host_is_away_is_nobodys_fault(self) -> None:
+    def test_one_whose_host_is_away_is_told_with_what_was_in_the_way(self) -> None:
         nobody_listens = socket.create_server(("127.0.0.1", 0))
         port = nobody_listens.getsockname()[1]
         nobody_listens.close()
         for kind in ("git", "http", "ssh"):
             url = f"{kind}://127.0.0.1:{port}/library"
             said = "^submodule 'lib': .*(refused|connect)"
-            with self.subTest(kind), self.assertRaisesRegex(FetchError, said):
+            with self.subTest(kind), self.assertRaisesRegex(ProjectError, said):
                 self.place.check_out(self.commit_with_submodule("1" * 40, url))
 
     def test_trouble_of_this_hosts_is_not_the_commits_fault(self) -> None:

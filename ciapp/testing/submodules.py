@@ -1,8 +1,7 @@
 """The submodules of a commit, laid out in its checkout from mirrors of their own.
 
 In:  a work tree whose index names submodules, and where its repository was cloned from.
-Out: each submodule's commit in its folder; a ProjectError when one cannot be had, a FetchError when that may
-     be for its host's reasons, which are not the commit's.
+Out: each submodule's commit in its folder; a ProjectError when one cannot be had.
 
 The URLs are the commit's, so they are believed only so far: protocols that git fetches over safely, and, by
 a path of this host, only what stands beside the repository itself, as `../library.git`.
@@ -22,21 +21,11 @@ GITLINK = b"\x00\x00\xe0\x00"  #: a submodule's mode, as it stands in git's inde
 URLS = ".gitmodules"
 DEEPEST = 8  #: submodules in submodules
 REMOTE = re.compile(r"(?:https?|ssh|git)://[^/\s-][^\s]*|[\w.-]+@[\w][\w.-]*:[^\s-][^\s]*")
-#: What git, curl and ssh say of a host that is away, or in trouble; not what it answers in good order.
-AWAY = re.compile(
-    r"connection (?:refused|timed out|reset|closed)|could not resolve host|connect to |couldn't connect|"
-    r"no route to host|unreachable|timed out|too slow|empty reply|early EOF|RPC failed|took longer|"
-    r"returned error: (?:429|5\d\d)",
-    re.IGNORECASE,
-)
 BASE = re.compile(r"(?P<host>[a-z+]+://[^/]+|[^/:]+:)(?P<path>.*)")
 
 
 def check_out_submodules(tree: WorkTree, depth: int = 0) -> None:
-    """Lay out every submodule below a work tree.
-
-    Raises ProjectError when one cannot be had, FetchError when its host is away.
-    """
+    """Lay out every submodule below a work tree. Raises ProjectError when one cannot be had."""
     if GITLINK not in tree.index.read_bytes():
         return
     commits, has_urls = _commits_by_path(tree)
@@ -51,8 +40,7 @@ def check_out_submodules(tree: WorkTree, depth: int = 0) -> None:
         try:
             mirror.ensure_commit(url, commit)
         except FetchError as error:
-            kind = FetchError if AWAY.search(str(error)) else ProjectError
-            raise kind(f"submodule {path!r}: {error}") from error
+            raise ProjectError(f"submodule {path!r}: {error}") from error
         below = tree.below(path, mirror)
         below.move_to(commit)
         check_out_submodules(below, depth + 1)
