@@ -1089,6 +1089,24 @@ class TestTrouble(DispatcherTest):
         self.step()
         self.assertEqual([(commit, 1)], self.sent)
 
+    def test_a_push_that_cannot_be_read_for_a_while_is_tested_once_it_can(self) -> None:
+        [base] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        [commit] = self.commits(1)
+        self.tree.push("main", "main:new")
+        git(self.bare, "repack", "--quiet", "-d")
+        [pack] = (self.bare / "objects/pack").glob("*.pack")
+        # To git, what is in a pack that it cannot open is missing, and there is nothing else to say.
+        lost = pack.rename(pack.with_suffix(".lost"))
+        with self.assertLogs("ciapp", "ERROR") as logged:
+            self.step()
+        self.assertIn("cannot be read", logged.records[0].error)
+        lost.rename(pack)
+        self.step()
+        self.assertEqual([base, commit], self.commits_with_run())
+        self.assertEqual([], self.records())
+
     def claimed(self) -> Run:
         self.commits(1)
         self.tree.push("main")

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from ciapp.errors import GitError
 from ciapp.git import NULL_IDS, Commit, Repository
 
 OWN_REFS = "refs/ciapp/"  #: our pins; hidden from pushers, never tested
@@ -60,13 +61,25 @@ def peeled_tags(repository: Repository, updates: Iterable[RefUpdate]) -> dict[st
 
 
 def untestable(repository: Repository, updates: Iterable[RefUpdate]) -> dict[str, str]:
-    """Refs that brought something other than a commit → a sentence that says what."""
+    """Refs that brought something other than a commit → a sentence that says what.
+
+    Raises GitError for a ref that still names what is not there. git keeps what a ref names, so it is there,
+    and cannot be read now; taken for gone, it would not be tested once it can.
+    """
+    found = [(one, kind) for one, (_, kind) in _peeled_updates(repository, updates) if kind != "commit"]
+    if not all(kind for _, kind in found):
+        named = repository.refs()
+        for one, kind in found:
+            if not kind and named.get(one.ref) == one.new:
+                raise GitError(
+                    f"{one.ref} of {repository.git_dir} names {one.new}, which cannot be read; "
+                    "run `git fsck` there"
+                )
     return {
-        update.ref: f"{update.ref} names a {kind}, not a commit; there is nothing to test"
+        one.ref: f"{one.ref} names a {kind}, not a commit; there is nothing to test"
         if kind
-        else f"{update.ref} was given {update.new}, which is no longer there; push it again to test it"
-        for update, (_, kind) in _peeled_updates(repository, updates)
-        if kind != "commit"
+        else f"{one.ref} was given {one.new}, which is no longer there; push it again to test it"
+        for one, kind in found
     }
 
 
