@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ciapp.testing.processes import list_tree
 from tests.support.network import Host
 from tests.support.services import need
 
@@ -42,6 +43,14 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex((host, port)) == 0
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process has not ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def standard_rabbitmq_url() -> str:
@@ -103,12 +112,20 @@ class PrivateServer:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """kill -9 of all its processes."""
+        """kill -9 of all its processes; none is there any more when this returns."""
         if self._process is not None:
+            # PostgreSQL's are in sessions of their own; it does not start again while one of them is left.
+            processes = list_tree(self._process.pid)
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+            for pid in processes[1:]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            until = time.monotonic() + START_WITHIN_S
+            while any(map(_runs, processes[1:])) and time.monotonic() < until:
+                time.sleep(0.01)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
