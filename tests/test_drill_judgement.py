@@ -6,11 +6,13 @@ import unittest
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import msgspec
 from kombu import Queue
 
 from ciapp.celery import run_queue
 from ciapp.results.attempts import Attempt
 from ciapp.results.queue import next_runs
+from ciapp.results.report import State, Status
 from ciapp.results.runs import Run
 from ciapp.settings import Settings
 from tests.drill.brokers import RabbitmqBroker, RedisBroker, ServerBroker
@@ -95,9 +97,7 @@ class TestAttempts(unittest.TestCase):
         database.migrate()
         push(database, add_repository(database), commit(1))
         [run] = next_runs(database, 1)
-        return type(run)(
-            **{name: getattr(run, name) for name in run.__struct_fields__} | {"attempt": attempt}
-        )
+        return msgspec.structs.replace(run, attempt=attempt, state=State.FINISHED, status=Status.PASSED)
 
     def test_a_run_is_tested_once_and_once_more_for_each_time_that_somebody_asks(self):
         self.assertEqual([], self.judge("lost", "reported"))
@@ -105,6 +105,15 @@ class TestAttempts(unittest.TestCase):
             ["it was tested 2 times, and asked for again 0 times"], self.judge(*["reported"] * 2)
         )
         self.assertEqual([], self.judge("reported", "reported", asked=Asked(queued=1)))
+        self.assertEqual([], self.judge("reported", "reported", asked=Asked(unknown=1)))
+
+    def test_a_run_is_queued_again_only_once_it_has_finished(self):
+        [said] = self.judge("reported too late", "reported", asked=Asked(queued=1))
+        self.assertRegex(said, "queued again 1 times, and finished 1 times, not 2: .* while it was waiting")
+        # Cancelled while it waited, it has no attempt that says so.
+        self.assertEqual([], self.judge("reported", asked=Asked(cancelled=1, queued=1)))
+        # Whoever did not hear the answer may have cancelled it.
+        self.assertEqual([], self.judge("cancelled", "reported", asked=Asked(queued=1, unknown=1)))
 
     def test_an_attempt_is_cancelled_by_request_alone(self):
         said = self.judge("cancelled", "reported")

@@ -107,10 +107,17 @@ def _judge_attempts(name: str, run: Run, attempts: list[Attempt], asked: Asked) 
     endings = Counter(attempt.ending for attempt in attempts)
     if run.status is not Status.INFRA_ERROR and REPORTED not in {each.ending for each in attempts[-1:]}:
         yield f"{name} finished, and its last attempt says {attempts[-1:]}"
-    if endings[REPORTED] > 1 + asked.queued:
+    if endings[REPORTED] > 1 + asked.queued + asked.unknown:
         yield f"{name} was tested {endings[REPORTED]} times, and asked for again {asked.queued} times"
-    if endings[CANCELLED] > asked.cancelled:
+    if endings[CANCELLED] > asked.cancelled + asked.unknown:
         yield f"{name} was cancelled {endings[CANCELLED]} times, {asked.cancelled} of them by request"
+    # It is queued again only once it has finished, and each time it finishes once more.
+    finished = endings[REPORTED] + asked.cancelled + (run.status is Status.INFRA_ERROR)
+    if run.status is not None and asked.queued >= finished + asked.unknown:
+        yield (
+            f"{name} was queued again {asked.queued} times, and finished {finished} times, "
+            f"not {asked.queued + 1}: it was queued while it was waiting or under way"
+        )
 
 
 def _differences(report: Report, run: Run, verdict: Verdict) -> Iterator[str]:

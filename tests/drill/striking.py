@@ -31,6 +31,7 @@ COSTLY = {
     "worker's group killed",
     "runner killed",
     "worker frozen",
+    "run cancelled under a frozen worker",
     "broker killed",
     "broker away",
     "database away",
@@ -162,18 +163,20 @@ class Striking:
         self._stage.broker.send_again(chance.sample(runs, min(AGAIN, len(runs))), chance)
 
     def _await_tests(self, *workers: Service) -> list[tuple[int, int]]:
-        """Wait for a moment in which one of the workers is testing; not for ever, there may be nothing.
-
-        Pool processes that are at it then, each with what holds the sandbox of its tests.
-        """
+        """`tests_of` one of the workers, once it is testing; not for ever, there may be nothing."""
         until_s = time.monotonic() + TESTS_WITHIN_S
         while time.monotonic() < until_s:
             for worker in workers:
-                pool = list_children(worker.process.pid)
-                if busy := [(each, runner) for each in pool if (runner := _runner_of(each))]:
+                if busy := tests_of(worker):
                     return busy
             time.sleep(0.01)
         return []
+
+
+def tests_of(worker: Service) -> list[tuple[int, int]]:
+    """The pool processes of a worker that are testing now, each with what holds the sandbox of its tests."""
+    pool = list_children(worker.process.pid)
+    return [(each, runner) for each in pool if (runner := _runner_of(each))]
 
 
 def _runner_of(pool_process: int) -> int:

@@ -12,6 +12,7 @@ the ledger away; whether it had done its work by then, nobody can know.
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,25 +25,31 @@ from ciapp.results.backup import open_backup, restore
 from ciapp.results.database import Database
 from ciapp.results.report import State, Status
 from ciapp.results.runs import Run, get_run
+from ciapp.results.store import load_report
 from tests.drill.collecting import Collecting
 from tests.drill.evidence import Evidence, gather
 from tests.drill.plan import PlannedFault
-from tests.drill.stage import REPOSITORY, Stage
-from tests.drill.striking import NothingToStrikeError
+from tests.drill.stage import LEASE_S, REPOSITORY, Stage
+from tests.drill.striking import NothingToStrikeError, tests_of
 from tests.support.at_once import Said, at_once
 
 Answer = TypeVar("Answer")
 AWAY = CiError.exit_code
 ANSWERS_WITHIN_S = 90.0  #: the ledger, after whatever struck it
 AT_ONCE = 6  #: processes
+RUNS_WITHIN_S = 10.0  #: a run that can be struck; there may be none
+FROZEN_AT_MOST_S = LEASE_S / 2  #: once the run is cancelled: others of that worker are to keep their leases
+FROZEN_TRIES = 3
+REPORTS_WITHIN_S = 6.0  #: a worker that goes on again
 RACERS = ("cancel", "rerun", "cancel", "rerun")
 
 
 class Asked(msgspec.Struct):
-    """How often something was done to a run at people's request; what failed may have been done."""
+    """How often something was done to a run at people's request."""
 
     cancelled: int = 0
     queued: int = 0
+    unknown: int = 0  #: commands that failed, and may have done it all the same
 
 
 class Terminals:
@@ -57,6 +64,7 @@ class Terminals:
         self._backups = stage.ci.folder / "backups"
         self.strikes: dict[str, Callable[[PlannedFault], None]] = {
             "run cancelled": self._cancel,
+            "run cancelled under a frozen worker": self._cancel_frozen,
             "run asked for again": self._rerun,
             "cancel and rerun at once": self._race,
             "ledger purged": self._purge,
@@ -69,7 +77,8 @@ class Terminals:
             runs = self._stage.look().runs
             for run in runs:
                 self._check_still_cancelled(run)
-                if run.status is Status.CANCELLED and not self._of(run).cancelled:
+                asked = self._of(run)
+                if run.status is Status.CANCELLED and not asked.cancelled + asked.unknown:
                     self._complain(run, "is cancelled, and nobody asked for that")
             tested = {one.run.commit for one in self.purged}
             wanted = [run.commit for run in runs if run.status is Status.CANCELLED]
@@ -118,7 +127,10 @@ class Terminals:
             self._hold_against(run, [*self._give(*words), *self._give(words[0])])
 
     def _rerun(self, fault: PlannedFault) -> None:
-        """Once, or twice at the same moment: what is under way, or was cancelled, or was tested."""
+        """Once, or twice at the same moment: what is under way, or was cancelled, or was tested.
+
+        And then once more: now it waits, or is under way.
+        """
         with self._stage.terminals:
             fits: list[Callable[[Run], bool]] = [
                 lambda run: run.state is State.RUNNING,
@@ -127,7 +139,51 @@ class Terminals:
             ]
             run = self._pick(fault, fits[fault.victim % 3], fits[-1])
             self._check_still_cancelled(run)
-            self._hold_against(run, self._give(*[("rerun", REPOSITORY, run.commit)] * (1 + fault.victim % 2)))
+            words = [("rerun", REPOSITORY, run.commit)] * (1 + fault.victim % 2)
+            self._hold_against(run, [*self._give(*words), *self._give(words[0])])
+
+    def _cancel_frozen(self, fault: PlannedFault) -> None:
+        """Cancel a run while its worker is frozen, which then reports what the tests came to meanwhile.
+
+        And again with another run when it does not: other faults may have struck the worker, or the run may
+        have finished first.
+        """
+        for number in range(FROZEN_TRIES):
+            with self._stage.terminals:
+                if self._cancel_one_frozen(self._await_running(fault.victim + number)):
+                    return
+        raise NothingToStrikeError("no late report came")
+
+    def _cancel_one_frozen(self, run: Run) -> bool:
+        """Whether it was cancelled, and a report came after that."""
+        worker = self._stage.services[run.worker.partition("@")[0]]
+        before = self._await_ledger(lambda: gather(self._stage.database, run))
+        worker.freeze(signal.SIGSTOP)
+        try:
+            if not self._collecting.keep([run.commit]):
+                raise NothingToStrikeError("the commit is gone whose tests run")
+            self._hold_against(run, self._give(("cancel", REPOSITORY, run.commit)))
+            _await(lambda: not tests_of(worker), FROZEN_AT_MOST_S)
+        finally:
+            worker.freeze(signal.SIGCONT)
+        return run.id in self._cancelled and self._is_refused(before)
+
+    def _is_refused(self, before: Evidence) -> bool:
+        """Whether a report comes on a run that is cancelled, which may change nothing.
+
+        `before` is what the ledger had on the run while it went on.
+        """
+        run, database = before.run, self._stage.database
+
+        def has_report() -> bool:
+            return self._await_ledger(lambda: load_report(database, run.id, run.attempt)) is not None
+
+        is_late = _await(has_report, REPORTS_WITHIN_S)
+        now = self._await_ledger(lambda: get_run(database, run.id))
+        self._check_still_cancelled(now or run)
+        if self._await_ledger(lambda: gather(database, run)).accepted != before.accepted:
+            self._complain(run, "was cancelled, and what its worker reported after that was accepted")
+        return is_late
 
     def _race(self, fault: PlannedFault) -> None:
         with self._stage.terminals:
@@ -181,6 +237,22 @@ class Terminals:
                     return run
         raise NothingToStrikeError("there is no run whose commit is still there")
 
+    def _await_running(self, victim: int) -> Run:
+        """A run whose worker is testing."""
+        found: list[Run] = []
+
+        def look() -> bool:
+            testing = [worker.name for worker in self._stage.workers if tests_of(worker)]
+            runs = self._await_ledger(self._stage.look).runs if testing else ()
+            found[:] = [
+                run for run in runs if run.state is State.RUNNING and run.worker.partition("@")[0] in testing
+            ]
+            return bool(found)
+
+        if not _await(look, RUNS_WITHIN_S):
+            raise NothingToStrikeError("no tests run")
+        return found[victim % len(found)]
+
     def _give(self, *commands: Sequence[str]) -> list[Said]:
         said = at_once(self._stage.ci, *commands)
         for words, one in zip(commands, said, strict=True):
@@ -194,8 +266,9 @@ class Terminals:
         cancelled = sum(one.text.endswith(": cancelled\n") for one in said)
         queued = sum("is queued" in one.text for one in said)
         asked = self._of(before)
-        asked.cancelled += cancelled + unknown
-        asked.queued += queued + unknown
+        asked.cancelled += cancelled
+        asked.queued += queued
+        asked.unknown += unknown
         run = self._await_ledger(lambda: get_run(self._stage.database, before.id))
         words = [one.text.strip() for one in said]
         if run is None:
@@ -236,6 +309,16 @@ class Terminals:
 
     def _complain(self, run: Run, what: str) -> None:
         self._stage.violations.append(f"run {run.id} of {run.commit[:12]} {what}")
+
+
+def _await(look: Callable[[], bool], within_s: float) -> bool:
+    """Whether it is so within that time."""
+    until_s = time.monotonic() + within_s
+    while not look():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def was_finished_still(before: Run, now: Run) -> bool:
