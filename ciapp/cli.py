@@ -93,7 +93,12 @@ def log(context: Context, repo: str, rev: str, limit: int, as_json: bool) -> Non
         click.echo(json.dumps(log_document(repo, commits), indent=2))
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    waits = why_waiting(database, repository, [run for commit in commits for run in commit.runs])
+    to_come = frozenset[str]()
+    if not all(commit.runs for commit in commits):
+        from ciapp.intake.reconciliation import commits_to_come
+
+        to_come = commits_to_come(context.settings, database, repository)
+    waits = why_waiting(database, repository, [run for commit in commits for run in commit.runs], to_come)
     for commit in commits:
         line = log_line(commit, waits)
         click.echo(render_log_line(line, width=width, color=sys.stdout.isatty()))

@@ -35,18 +35,25 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True):
         str, str
     ] = {}  #: the last seen values of the repository's refs: what deferred runs wait behind
     unserved: frozenset[str] = frozenset()  #: environments that no worker takes
+    to_come: frozenset[str] = frozenset()  #: commits that the dispatcher has yet to take in
 
 
 NOTHING = Waits()
 
 
-def why_waiting(database: Database, repository: KnownRepository, runs: Iterable[Run]) -> Waits:
-    """What there is to say of these runs if they wait; mostly nothing."""
+def why_waiting(
+    database: Database,
+    repository: KnownRepository,
+    runs: Iterable[Run],
+    to_come: frozenset[str] = NOTHING.to_come,
+) -> Waits:
+    """What there is to say of these runs if they wait, and of commits that are still to get theirs."""
     waiting = [run for run in runs if run.state is State.QUEUED]
     environments = {run.environment for run in waiting}
     return Waits(
         refs=seen_refs(database, repository.id) if any(run.priority == DEFERRED for run in waiting) else {},
         unserved=frozenset(environments - served(list_workers(database)) if waiting else ()),
+        to_come=to_come,
     )
 
 
@@ -74,6 +81,8 @@ def log_line(commit: LoggedCommit, waits: Waits = NOTHING) -> LogLine:
     if commit.runs:
         return runs_line(commit.runs, waits)
     note = "purged" if commit.is_purged else "not tested"
+    if commit.commit in waits.to_come:
+        note = "pushed, not taken in yet"
     return LogLine(commit=commit.commit, subject=commit.subject, note=note)
 
 

@@ -322,7 +322,8 @@ class TestVerdicts(Pushed):
         self.refused(2, "team has no revision '--all'; its branches are main", "log", "team", "--", "--all")
         skipped = self.push("Skipped", "-o", "ci.skip")
         sentence = (
-            f"commit {skipped[:12]} of team has no run; queue one with `ciapp rerun team {skipped[:12]}`"
+            f"commit {skipped[:12]} of team has no run; queue one with `ciapp rerun team {skipped[:12]}`, "
+            "or `ciapp wait` for it if it was just pushed"
         )
         self.refused(4, sentence, "report", "team")
         started = time.monotonic()
@@ -442,6 +443,14 @@ class TestCancelAndRerun(Pushed):
         self.finish(self.commit, GREEN)
         self.assertEqual((ended, "passed"), (self.call("cancel", "team"), self.state_now()))
         self.assertEqual((queued, "queued"), (self.call("rerun", "team"), self.state_now()))
+
+    def test_what_is_queued_again_shows_nothing_of_what_it_came_to_before(self) -> None:
+        self.finish(self.commit, GREEN)
+        self.add_worker()
+        self.call("rerun", "team")
+        self.assertEqual(f"{self.commit[:12]}  {'queued':37}  One\n", self.call("log", "team")[1])
+        self.call("cancel", "team")
+        self.assertEqual(f"{self.commit[:12]}  {'cancelled':37}  One\n", self.call("log", "team")[1])
 
     def test_report_and_wait_of_a_cancelled_run_exit_with_1(self) -> None:
         self.call("cancel", "team")
@@ -582,6 +591,25 @@ class TestShown(Pushed):
         readme = (CODE / "README.md").read_text("utf-8")
         [example] = re.findall(rf"`ciapp {name} --json`.*?```json\n(.*?)```", readme, re.DOTALL)
         self.assertEqual(shape(json.loads(example)), shape(document))
+
+    def test_log_tells_what_the_dispatcher_has_yet_to_take_in_from_what_is_not_tested(self) -> None:
+        self.push("Skipped", "-o", "ci.skip")
+        self.tree.commit("Two")
+        self.tree.commit("Three")
+        self.tree.push("main")
+        *_, old = lines = self.call("log", "team")[1].splitlines()
+        self.assertIn("waits for a worker", old)
+        to_come = "pushed, not taken in yet"
+        self.assertEqual([to_come, to_come, "not tested"], [line[14:51].strip() for line in lines[:3]])
+
+        self.dispatcher.step()
+        self.assertNotIn(to_come, self.call("log", "team")[1])
+
+    def test_log_goes_by_the_ledger_where_the_repository_is_gone(self) -> None:
+        skipped = self.push("Skipped", "-o", "ci.skip")
+        self.bare.rename(self.bare.with_name("away"))
+        [line, _] = self.call("log", "team", skipped)[1].splitlines()
+        self.assertIn("not tested", line)
 
 
 class TestProgress(Pushed):

@@ -1,7 +1,7 @@
 """Refs that changed without a spool record: a hook that was lost, or a change by hand.
 
 In:  a repository's refs, and their values as the ledger has last seen them; the dispatcher's clock.
-Out: what is to be recorded as if it had been pushed.
+Out: what is to be recorded as if it had been pushed; for who asks, the commits that are still to be recorded.
 
 A push that is just going on has moved its refs and not yet written its record. So a ref must differ for a
 while, always in the same way, before it counts.
@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ciapp.git import Repository
-from ciapp.intake.push import RefUpdate, changed_refs
+from ciapp.intake.push import RefUpdate, changed_refs, new_commits
 from ciapp.intake.recording import policy_of
 from ciapp.results.database import Database, stored_text
 from ciapp.results.pushes import KnownRepository, seen_refs
@@ -40,17 +40,34 @@ class Reconciliation:
     def find(self, now_s: float) -> tuple[RefUpdate, ...]:
         """The updates that nobody has recorded, nor will; by ref name."""
         self._looked_at_s = now_s
-        current = {
-            name: value
-            for name, value in self._git.refs().items()
-            if policy_of(self._settings, self._repository.name, name) != "off"
-        }
-        seen = seen_refs(self._database, self._repository.id)
-        stored = {stored_text(name): name for name in current}
-        found = changed_refs(current, {stored.get(name, name): value for name, value in seen.items()})
+        found = _unseen_updates(self._settings, self._database, self._repository, self._git)
         self._odd = {update: self._odd.get(update, now_s) for update in found}
         return tuple(one for one, at_s in self._odd.items() if now_s - at_s >= SETTLE_S)
 
     def note_recorded(self, update: RefUpdate) -> None:
         """The ledger has this one now."""
         self._odd.pop(update, None)
+
+
+def commits_to_come(settings: Settings, database: Database, repository: KnownRepository) -> frozenset[str]:
+    """Commits that were pushed and the ledger has yet to hear of; none where the repository is not here."""
+    if repository.host != settings.host_name or not Path(repository.git_dir).is_dir():
+        return frozenset()
+    git = Repository(Path(repository.git_dir))
+    updates = _unseen_updates(settings, database, repository, git)
+    seen = seen_refs(database, repository.id).values()
+    return frozenset(commit.id for commit in new_commits(git, updates, seen))
+
+
+def _unseen_updates(
+    settings: Settings, database: Database, repository: KnownRepository, git: Repository
+) -> list[RefUpdate]:
+    """What leads from the values that the ledger has seen to those that refs have; by ref name."""
+    current = {
+        name: value
+        for name, value in git.refs().items()
+        if policy_of(settings, repository.name, name) != "off"
+    }
+    seen = seen_refs(database, repository.id)
+    stored = {stored_text(name): name for name in current}
+    return changed_refs(current, {stored.get(name, name): value for name, value in seen.items()})

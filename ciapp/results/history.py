@@ -115,8 +115,8 @@ def runs_of(database: Database, repository: KnownRepository, commit: str) -> lis
     runs = find_runs(database, repository.name, [commit])
     if not runs:
         raise NoSuchRunError(
-            f"commit {commit[:12]} of {repository.name} has no run; "
-            f"queue one with `ciapp rerun {repository.name} {commit[:12]}`"
+            f"commit {commit[:12]} of {repository.name} has no run; queue one with "
+            f"`ciapp rerun {repository.name} {commit[:12]}`, or `ciapp wait` for it if it was just pushed"
         )
     return runs
 

@@ -21,6 +21,7 @@ from ciapp.results.pushes import new_run
 from ciapp.results.report import State
 from ciapp.results.restores import token_floor
 
+UNDONE = ("status", "started_at", "finished_at", "duration_s", "not_before")
 KEPT = {"repository_id", "commit", "environment", "push_id", "ref", "beat"}
 
 
@@ -73,9 +74,5 @@ def _queue_again(
     anew = new_run(repository_id, "", queued_at=datetime.now(UTC), token=floor, fresh=True)
     again = {name: value for name, value in anew.items() if name not in KEPT}
     again |= {"token": case((runs.token < floor, floor), else_=runs.token)}
-    changed = connection.execute(
-        update(schema.runs)
-        .where(*wanted)
-        .values(again | {"status": None, "finished_at": None, "not_before": None})
-    )
+    changed = connection.execute(update(schema.runs).where(*wanted).values(again | dict.fromkeys(UNDONE)))
     return int(changed.rowcount)
