@@ -21,7 +21,9 @@ from ciapp.results.pushes import new_run
 from ciapp.results.report import State
 from ciapp.results.restores import token_floor
 
+#: What a new run's row lacks, and what trying it has left in this one.
 UNDONE = ("status", "started_at", "finished_at", "duration_s", "not_before")
+#: What a new run's row has, and this one keeps.
 KEPT = {"repository_id", "commit", "environment", "push_id", "ref", "beat"}
 
 
