@@ -8,7 +8,8 @@ history    the commits as git objects
 stage      one ciapp with its services, kept running as systemd would
 pushing    several clones push at once, each push paired with one to a repository without a hook
 faults     what strikes whom (`striking`), brokers and databases, and when (`lanes`)
-terminals  what people ask meanwhile: cancel, rerun, purge, backup; and `git gc` (`collecting`)
+terminals  what people ask meanwhile: cancel, rerun, purge, backup
+collecting `git gc`; and a repository that is away, or damaged (`damaging`)
 oracle     the same commits, one after the other, by unittest alone (`plain`)
 judgement  ledger against oracle, and what is left over
 """

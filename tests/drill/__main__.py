@@ -19,6 +19,7 @@ import msgspec
 from tests.drill.brokers import open_broker
 from tests.drill.collecting import Collecting
 from tests.drill.complaints import find_complaints
+from tests.drill.damaging import Damaging
 from tests.drill.databases import open_backend
 from tests.drill.history import make_history
 from tests.drill.hosts import Hosts
@@ -94,6 +95,7 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
         "network": striking.network,
         "terminals": terminals.strikes,
         "repository": collecting.strikes,
+        "damage": Damaging(stage).strikes,
     }
     kinds = {lane: sorted(found) for lane, found in strikes.items() if found}
     plan = make_plan(options.seed, options.commits, options.clones, kinds, options.faults)

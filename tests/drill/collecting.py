@@ -22,7 +22,7 @@ from ciapp.intake.push import changed_refs
 from ciapp.results.pushes import find_repository, seen_refs
 from ciapp.results.report import State
 from tests.drill.plan import PlannedFault
-from tests.drill.stage import PUSHES_AT_ONCE, REPOSITORY, Stage
+from tests.drill.stage import REPOSITORY, Stage
 from tests.drill.striking import NothingToStrikeError
 
 PRUNES_LATER = "5.minutes.ago"  #: a commit whose hook was lost has no pin; git's own default is two weeks
@@ -47,8 +47,7 @@ class Collecting:
         return there
 
     def _collect_later(self, _fault: PlannedFault) -> None:
-        with ExitStack() as no_push:
-            self._hold_pushes(no_push)
+        with self._stage.no_pushes():
             self._collect(PRUNES_LATER)
 
     def _collect_at_once(self, _fault: PlannedFault) -> None:
@@ -59,7 +58,7 @@ class Collecting:
             with ExitStack() as no_push:
                 no_push.enter_context(self._stage.terminals)
                 no_push.enter_context(suppress(LedgerAwayError))
-                self._hold_pushes(no_push)
+                no_push.enter_context(self._stage.no_pushes())
                 if is_last or self._unfinished() - self._named():
                     self._await_records()
                     waiting = self._unfinished()
@@ -75,10 +74,6 @@ class Collecting:
             time.sleep(LOOK_EVERY_S)
         self._stage.violations += [f"{commit} was collected while its run waits" for commit in lost]
         self._stage.notes.append(f"git gc: of {len(waiting)} commits that wait, pins alone kept {pinned}")
-
-    def _hold_pushes(self, stack: ExitStack) -> None:
-        for _ in range(PUSHES_AT_ONCE):
-            stack.enter_context(self._stage.pushes)
 
     def _collect(self, prune: str) -> None:
         subprocess.run(

@@ -27,6 +27,7 @@ COMMITS_PER_FAULT = {
     "network": 12,
     "terminals": 8,
     "repository": 20,
+    "damage": 15,
 }
 LONG = 200  #: commits of a drill whose faults may last for a minute
 USUAL_S, LONGEST_S = 5.0, 60.0

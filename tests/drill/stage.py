@@ -13,8 +13,8 @@ import subprocess
 import threading
 import time
 import unittest
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -160,8 +160,9 @@ class Stage:
         self._daemon: subprocess.Popen[bytes] | None = None
         #: Held by whoever stops and starts the private servers.
         self.servers = threading.Lock()
-        #: One of it for each push, all for `git gc`, whose removal of empty folders makes git refuse pushes.
+        #: One of it for each push, all for `no_pushes`.
         self.pushes = threading.BoundedSemaphore(PUSHES_AT_ONCE)
+        self._nobody_pushes = threading.Lock()
         #: Held by whoever gives commands, or looks at what they left; nobody else asks for a run again.
         self.terminals = threading.Lock()
         self.gone: set[str] = set()  #: commits whose run was purged
@@ -228,6 +229,17 @@ class Stage:
                 server.kill()
             for server in servers:
                 server.start()
+
+    @contextmanager
+    def no_pushes(self) -> Iterator[None]:
+        """A block in which nobody pushes, as git would refuse; it begins once what is being pushed is there.
+
+        `git gc` removes empty folders that a push needs; and a repository may be away, or damaged.
+        """
+        with self._nobody_pushes, ExitStack() as stack:
+            for _ in range(PUSHES_AT_ONCE):
+                stack.enter_context(self.pushes)
+            yield
 
     def server_pids(self) -> set[int]:
         """The private servers' processes."""
