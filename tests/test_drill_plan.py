@@ -10,6 +10,7 @@ from tests.drill.plan import Plan, make_plan
 KINDS = {
     "repository": ["git gc", "git gc that prunes at once"],
     "damage": ["object damaged", "pack damaged", "repository away"],
+    "update": ["ciapp updated"],
 }
 
 
@@ -31,6 +32,9 @@ class TestPlan(unittest.TestCase):
     def test_a_long_one_has_each_kind_as_often_as_the_others_of_its_lane(self) -> None:
         found = self.count(self.make(900))
         self.assertEqual([20, 20, 20], [found[kind] for kind in KINDS["damage"]])
+
+    def test_ciapp_is_updated_once_however_long_it_goes_on(self) -> None:
+        self.assertEqual(1, self.count(self.make(1000))["ciapp updated"])
 
     def test_without_faults_nothing_strikes(self) -> None:
         self.assertEqual({}, self.count(self.make(faults=0.0)))

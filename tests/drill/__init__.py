@@ -10,6 +10,7 @@ pushing    several clones push at once, each push paired with one to a repositor
 faults     what strikes whom (`striking`), brokers and databases, and when (`lanes`)
 terminals  what people ask meanwhile: cancel, rerun, purge, backup
 collecting `git gc`; and a repository that is away, or damaged (`damaging`)
+updating   an older ciapp begins, and is updated while its workers run
 oracle     the same commits, one after the other, by unittest alone (`plain`)
 judgement  ledger against oracle, and what is left over
 """

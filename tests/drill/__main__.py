@@ -31,6 +31,7 @@ from tests.drill.pushing import Pushers, PushSample
 from tests.drill.stage import Stage
 from tests.drill.striking import Striking
 from tests.drill.terminals import Terminals
+from tests.drill.updating import Updating, find_older
 
 PR_SET_CHILD_SUBREAPER = 36
 PATIENCE_S = 90.0  #: without a run that finishes, before those that are left count as lost
@@ -84,10 +85,12 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
     backend = open_backend(holder, options.backend, hosts.database if hosts else None)
     if hosts:
         hosts.join()
+    older = find_older(holder)  # which goes after whatever runs of it
     stage = Stage(holder, broker, backend, hosts)
     stage.ci.is_kept = options.keep
     striking, collecting = Striking(stage), Collecting(stage)
     terminals = Terminals(stage, collecting)
+    updating = Updating(stage, striking, older)
     strikes = {
         "processes": striking.processes,
         "services": striking.services,
@@ -96,11 +99,14 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
         "terminals": terminals.strikes,
         "repository": collecting.strikes,
         "damage": Damaging(stage).strikes,
+        "update": updating.strikes,
     }
     kinds = {lane: sorted(found) for lane, found in strikes.items() if found}
     plan = make_plan(options.seed, options.commits, options.clones, kinds, options.faults)
     projects = plan.expected()
     commits = make_history(stage.ci, plan)
+    if plan.lanes.get("update"):
+        updating.begin()
     stage.prepare()
     say(f"{len(projects)} commits, {len(plan.pushes)} pushes; logs in {stage.ci.folder}")
     oracle = Oracle(stage.ci, projects, commits)
@@ -113,6 +119,7 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
     try:
         _wait_for_all(stage, pushers, lanes, len(projects))
     finally:
+        updating.end()
         lanes.close()
     terminals.settle()
     _wait_for_all(stage, pushers, lanes, len(projects))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ciapp.git import Repository
 from ciapp.results.report import State
-from tests.drill.plan import PlannedFault
+from tests.drill.plan import USUAL_S, PlannedFault
 from tests.drill.stage import REPOSITORY, Stage
 from tests.drill.striking import NothingToStrikeError
 
@@ -70,6 +70,8 @@ class Damaging:
 
         Nor do people give commands: whether a commit can be asked for again, nobody can tell meanwhile.
         """
+        if fault.lasts_s > USUAL_S:
+            self._stage.is_updated.wait()  # older workers count each attempt that cannot fetch
         until_s = time.monotonic() + LACKS_WITHIN_S
         while True:
             lacking = self._lacking()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 
 import msgspec
 
@@ -28,6 +29,7 @@ COMMITS_PER_FAULT = {
     "terminals": 8,
     "repository": 20,
     "damage": 15,
+    "update": inf,  # once
 }
 LONG = 200  #: commits of a drill whose faults may last for a minute
 USUAL_S, LONGEST_S = 5.0, 60.0

@@ -165,6 +165,10 @@ class Stage:
         self._nobody_pushes = threading.Lock()
         #: Held by whoever gives commands, or looks at what they left; nobody else asks for a run again.
         self.terminals = threading.Lock()
+        #: Set unless an older dispatcher, or anything older, may be at work; `updating` sees to that.
+        self.is_migrated, self.is_updated = threading.Event(), threading.Event()
+        self.is_migrated.set()
+        self.is_updated.set()
         self.gone: set[str] = set()  #: commits whose run was purged
         self._commits: Sequence[str] = ()
         self._closing = threading.Event()

@@ -38,6 +38,9 @@ COSTLY = {
     "database killed",
     "connections dropped",
     "disk full",
+    "repository away",  # of older workers alone
+    "object damaged",
+    "pack damaged",
     "machine restarted",
     "worker cut off from database",
     "worker cut off from git host",
@@ -60,7 +63,7 @@ class Striking:
             "worker's group killed": lambda fault: self._kill_worker(fault, whole_group=True),
             "runner killed": self._kill_runner,
             "worker frozen": self._freeze_worker,
-            "workers restarted in turn": self._restart_workers,
+            "workers restarted in turn": lambda fault: self.restart_workers(),
             "dispatcher killed": self._kill_dispatcher,
             "dispatcher restarted": lambda fault: self._dispatcher.strike(signal.SIGTERM),
             "monitor killed": lambda fault: self._stage.services["monitor"].strike(signal.SIGKILL),
@@ -113,19 +116,19 @@ class Striking:
 
     def _kill_pool_process(self, fault: PlannedFault) -> None:
         # A worker that loses one before it is ready gives up, and is started again: so one that tests.
-        busy = self._await_tests(*self._stage.workers)
+        busy = self.await_tests(*self._stage.workers)
         if not busy:
             raise NothingToStrikeError("no tests run")
         _kill(busy[fault.victim % len(busy)][0])
 
     def _kill_worker(self, fault: PlannedFault, *, whole_group: bool = False) -> None:
         worker = self._worker(fault)
-        self._await_tests(worker)
+        self.await_tests(worker)
         worker.strike(signal.SIGKILL, whole_group=whole_group)
 
     def _kill_runner(self, fault: PlannedFault) -> None:
         """What holds the sandbox of a run that a worker tests now; not its program, which tests may be."""
-        busy = self._await_tests(*self._stage.workers)
+        busy = self.await_tests(*self._stage.workers)
         if not busy:
             raise NothingToStrikeError("no tests run")
         _kill(busy[fault.victim % len(busy)][1])
@@ -133,12 +136,12 @@ class Striking:
     def _freeze_worker(self, fault: PlannedFault) -> None:
         """For longer than a lease, or a moment."""
         worker = self._worker(fault)
-        self._await_tests(worker)
+        self.await_tests(worker)
         worker.freeze(signal.SIGSTOP)
         time.sleep(LEASE_S + 2 if fault.victim % 3 else fault.lasts_s / 3)
         worker.freeze(signal.SIGCONT)
 
-    def _restart_workers(self, _fault: PlannedFault) -> None:
+    def restart_workers(self) -> None:
         """SIGTERM to one after the other, each once the one before is back."""
         for worker in self._stage.workers:
             starts = worker.starts
@@ -162,7 +165,7 @@ class Striking:
         runs: tuple[Run, ...] = self._stage.seen.runs
         self._stage.broker.send_again(chance.sample(runs, min(AGAIN, len(runs))), chance)
 
-    def _await_tests(self, *workers: Service) -> list[tuple[int, int]]:
+    def await_tests(self, *workers: Service) -> list[tuple[int, int]]:
         """`tests_of` one of the workers, once it is testing; not for ever, there may be nothing."""
         until_s = time.monotonic() + TESTS_WITHIN_S
         while time.monotonic() < until_s:

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import subprocess
-import tarfile
 import unittest
-from pathlib import Path
 
 from sqlalchemy import text
 
 from ciapp.results.report import State
 from ciapp.results.schema import HEAD_REVISION
 from tests.support.aftermath import assert_nothing_is_left, assert_one_right_report_each
-from tests.support.git_repositories import new_folder
 from tests.support.held import HeldRuns
 from tests.support.installation import CODE, PASSING, Installation, eventually
 from tests.support.ledgers import fresh_postgresql_url
-
-SCHEMA = "ciapp/results/schema.py"
-
-
-def older_code(test: unittest.TestCase) -> Path:
-    """This project as it was before the last migration came; skips where its history is not at hand."""
-    find = ["git", "-C", str(CODE), "log", "-1", "--format=%H^", "-G", "^HEAD_REVISION", "--", SCHEMA]
-    commit = subprocess.run(find, capture_output=True, text=True, check=False).stdout.strip()
-    archive = ["git", "-C", str(CODE), "archive", commit, "ciapp", "hooks"]
-    packed = subprocess.run(archive, capture_output=True, check=False)
-    if packed.returncode:
-        raise unittest.SkipTest("the history of this project is not here, which has its older versions")
-    folder = new_folder(test)
-    folder.chmod(0o755)  # tests run under another identity than ours
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tar:
-        tar.extractall(folder, filter="data")
-    return folder
+from tests.support.older import older_code
 
 
 class TestSqlite(HeldRuns):
