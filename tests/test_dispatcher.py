@@ -1107,6 +1107,30 @@ class TestTrouble(DispatcherTest):
         self.assertEqual([base, commit], self.commits_with_run())
         self.assertEqual([], self.records())
 
+    def test_a_push_that_cannot_be_read_for_a_while_is_tested_though_others_came_after_it(self) -> None:
+        [base] = self.commits(1)
+        self.tree.push("main")
+        self.step()
+        [first] = self.commits(1)
+        self.tree.push("main")
+        [second] = self.commits(1)
+        self.tree.push("main")
+        [forced] = self.commits(1)
+        self.tree.push("main")
+        self.tree.git("reset", "--quiet", "--hard", second)
+        [last] = self.commits(1)
+        self.tree.push("+main")
+        git(self.bare, "repack", "--quiet", "-a", "-d", "--keep-unreachable")
+        [pack] = (self.bare / "objects/pack").glob("*.pack")
+        lost = pack.rename(pack.with_suffix(".lost"))
+        with self.assertLogs("ciapp", "ERROR"):
+            self.step()
+        self.assertEqual([base], self.commits_with_run())
+        lost.rename(pack)
+        self.step()
+        self.assertEqual({base, first, second, forced, last}, set(self.commits_with_run()))
+        self.assertEqual([], self.records())
+
     def claimed(self) -> Run:
         self.commits(1)
         self.tree.push("main")

@@ -63,16 +63,16 @@ def peeled_tags(repository: Repository, updates: Iterable[RefUpdate]) -> dict[st
 def untestable(repository: Repository, updates: Iterable[RefUpdate]) -> dict[str, str]:
     """Refs that brought something other than a commit → a sentence that says what.
 
-    Raises GitError for a ref that still names what is not there. git keeps what a ref names, so it is there,
-    and cannot be read now; taken for gone, it would not be tested once it can.
+    Raises GitError for what is not there though its ref, or git's log of the ref, names it. git keeps what
+    they name, so it is there, and cannot be read now; taken for gone, it would not be tested once it can.
     """
     found = [(one, kind) for one, (_, kind) in _peeled_updates(repository, updates) if kind != "commit"]
     if not all(kind for _, kind in found):
         named = repository.refs()
         for one, kind in found:
-            if not kind and named.get(one.ref) == one.new:
+            if not kind and (named.get(one.ref) == one.new or _is_logged(repository, one)):
                 raise GitError(
-                    f"{one.ref} of {repository.git_dir} names {one.new}, which cannot be read; "
+                    f"{one.ref} of {repository.git_dir} was given {one.new}, which cannot be read; "
                     "run `git fsck` there"
                 )
     return {
@@ -81,6 +81,11 @@ def untestable(repository: Repository, updates: Iterable[RefUpdate]) -> dict[str
         else f"{one.ref} was given {one.new}, which is no longer there; push it again to test it"
         for one, kind in found
     }
+
+
+def _is_logged(repository: Repository, update: RefUpdate) -> bool:
+    """Whether git's log of the ref tells of the new value, which git keeps for as long."""
+    return any(update.new in values for values in repository.ref_log(update.ref))
 
 
 def new_commits(
