@@ -1,7 +1,7 @@
 """What befalls the repository of a drill for a while: it vanishes, or objects in it are damaged.
 
 In:  a stage.
-Out: a repository that is as it was, once the fault is over; a note that says for how many commits it counted.
+Out: a repository that is as it was, once the fault is over; a note that says who felt it.
 
 git refuses pushes to a repository that is away or damaged: so nobody pushes meanwhile. Dispatcher and workers
 go on, and feel it where they need what cannot be had. Therefore a fault strikes, if it can, while a commit
@@ -18,11 +18,14 @@ from pathlib import Path
 
 from ciapp.git import Repository
 from ciapp.results.report import State
+from ciapp.results.runs import Run
 from tests.drill.plan import USUAL_S, PlannedFault
 from tests.drill.stage import REPOSITORY, Stage
 from tests.drill.striking import NothingToStrikeError
 
 LACKS_WITHIN_S = 20.0  #: a host a commit that waits; there may be none
+FELT_WITHIN_S = 20.0  #: more than planned, until a worker comes across it
+FELT = "cannot be fetched"
 LOOK_EVERY_S = 0.1
 SPOILED = 64  #: bytes at most, in the middle of a file
 
@@ -41,32 +44,48 @@ class Damaging:
         }
 
     def _move_away(self, fault: PlannedFault) -> None:
-        with self._unfetched(fault), moved(self._stage.bare, self._aside):
-            time.sleep(fault.lasts_s)
+        with self._unfetched(fault) as waiting, moved(self._stage.bare, self._aside):
+            self._last(fault, waiting)
 
     def _damage_object(self, fault: PlannedFault) -> None:
-        """A commit that waits, or its tree, or a file of it."""
+        """A commit that waits, or a tree or file of one."""
         with self._unfetched(fault) as waiting:
             files = [file for file in map(self._loose_file, self._objects_of(waiting)) if file.is_file()]
             if not files:
                 raise NothingToStrikeError("what waits is in packs")
             with damaged(files[fault.victim % len(files)], self._aside, fault.victim):
-                time.sleep(fault.lasts_s)
+                self._last(fault, waiting)
 
     def _damage_pack(self, fault: PlannedFault) -> None:
         """The latest, which has what waits; or it cannot be opened, as on a file system that is away."""
-        with self._unfetched(fault):
+        with self._unfetched(fault) as waiting:
             self._git.run("repack", "--quiet", "-d")
             packs = (self._stage.bare / "objects/pack").glob("*.pack")
             latest = max(packs, key=lambda file: file.stat().st_mtime_ns, default=None)
             if latest is None:
                 raise NothingToStrikeError("there is no pack")
             with (moved if fault.victim % 2 else damaged)(latest, self._aside, fault.victim):
-                time.sleep(fault.lasts_s)
+                self._last(fault, waiting)
+
+    def _last(self, fault: PlannedFault, waiting: list[Run]) -> None:
+        """As long as planned, and until a worker could not fetch the commit of one of these, if any tries."""
+        ids = {run.id for run in waiting}
+        before = {run.id: run.attempt for run in self._stage.seen.runs}
+        time.sleep(fault.lasts_s)
+        until_s = time.monotonic() + FELT_WITHIN_S
+        while True:
+            now = [run for run in self._waiting() if run.id in ids]
+            felt = sum(FELT in run.reason and run.attempt > before.get(run.id, 0) for run in now)
+            if felt or not ids or time.monotonic() > until_s:
+                break
+            time.sleep(LOOK_EVERY_S)
+        self._stage.notes.append(
+            f"{fault.kind}: of {len(ids)} commits that waited, {felt} could not be fetched"
+        )
 
     @contextmanager
-    def _unfetched(self, fault: PlannedFault) -> Iterator[list[str]]:
-        """A block in which nobody pushes; commits that wait in it, those first that some host lacks.
+    def _unfetched(self, fault: PlannedFault) -> Iterator[list[Run]]:
+        """A block in which nobody pushes; runs that wait in it, if any those whose commit some host lacks.
 
         Nor do people give commands: whether a commit can be asked for again, nobody can tell meanwhile.
         """
@@ -82,26 +101,24 @@ class Damaging:
                     lacking = self._lacking()
                     if lacking or time.monotonic() > until_s:
                         yield lacking or self._waiting()
-                        said = f"{fault.kind}: {len(lacking)} commits were to be fetched"
-                        self._stage.notes.append(said)
                         return
             time.sleep(LOOK_EVERY_S)
 
-    def _waiting(self) -> list[str]:
-        return [run.commit for run in self._stage.seen.runs if run.state is State.QUEUED]
+    def _waiting(self) -> list[Run]:
+        return [run for run in self._stage.seen.runs if run.state is State.QUEUED]
 
-    def _lacking(self) -> list[str]:
-        """Those that wait, and that not every host has."""
+    def _lacking(self) -> list[Run]:
+        """Those that wait, and whose commit not every host has."""
         mirrors = [state / f"mirrors/{REPOSITORY}.git" for state in self._stage.states()]
         known = [
             set(Repository(mirror).run("rev-list", "--all").split()) for mirror in mirrors if mirror.is_dir()
         ]
-        return [commit for commit in self._waiting() if not all(commit in each for each in known)]
+        return [run for run in self._waiting() if not all(run.commit in each for each in known)]
 
-    def _objects_of(self, commits: list[str]) -> list[str]:
-        if not commits:
+    def _objects_of(self, waiting: list[Run]) -> list[str]:
+        if not waiting:
             raise NothingToStrikeError("no commit waits")
-        listed = self._git.run("rev-list", "--objects", "--no-walk", commits[0])
+        listed = self._git.run("rev-list", "--objects", "--no-walk", *(run.commit for run in waiting))
         return [line.split()[0] for line in listed.splitlines()]
 
     def _loose_file(self, name: str) -> Path:

@@ -17,15 +17,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from ciapp.errors import LedgerError
+from ciapp.results.report import State
 from ciapp.results.schema import HEAD_REVISION
 from tests.drill.plan import PlannedFault
 from tests.drill.stage import AWAY_STATUS, REPOSITORY, Stage
-from tests.drill.striking import NothingToStrikeError, Striking, tests_of
+from tests.drill.striking import NothingToStrikeError, Striking
 from tests.support.at_once import at_once
 from tests.support.installation import CODE
 from tests.support.older import older_code
 
 ANSWERS_WITHIN_S = 90.0  #: the ledger, after whatever struck it
+TESTS_WITHIN_S = 20.0  #: a worker that has just begun
 MIGRATES_WITHIN_S = 120.0  #: a dispatcher that other faults may kill as well
 LOOK_EVERY_S = 0.05
 
@@ -61,7 +63,7 @@ class Updating:
 
     def _update(self, fault: PlannedFault) -> None:
         try:
-            before, testing = self._migrate()
+            before, held = self._migrate()
             self._stage.is_migrated.set()
             time.sleep(fault.lasts_s)
             self._install_hook()
@@ -70,21 +72,25 @@ class Updating:
         finally:
             self.end()
         moved = f"from {before} to {HEAD_REVISION}"
-        self._stage.notes.append(f"the ledger was migrated {moved} while {testing} older workers tested")
+        self._stage.notes.append(
+            f"the ledger was migrated {moved} while older workers had {held} runs in hand"
+        )
 
     def _migrate(self) -> tuple[str, int]:
-        """At which revision the ledger was, and how many workers tested then."""
+        """At which revision the ledger was, and how many runs older workers had in hand then."""
         stage = self._stage
         before = self._await_revision(bool, ANSWERS_WITHIN_S)
         if before == HEAD_REVISION:
             raise NothingToStrikeError("the ledger is of this version already")
-        self._striking.await_tests(*stage.workers)
+        until_s = time.monotonic() + TESTS_WITHIN_S
+        while not self._striking.await_tests(*stage.workers) and time.monotonic() < until_s:
+            continue
+        held = [run for run in stage.seen.runs if run.state is State.RUNNING]
         stage.ci.environment["PYTHONPATH"] = str(CODE)
         stage.services["dispatcher"].strike(signal.SIGTERM)
-        testing = sum(bool(tests_of(worker)) for worker in stage.workers)
         if not self._await_revision(lambda revision: revision == HEAD_REVISION, MIGRATES_WITHIN_S):
             stage.violations.append(f"the ledger was not migrated within {MIGRATES_WITHIN_S:g} s")
-        return before, testing
+        return before, len(held)
 
     def _install_hook(self) -> None:
         """As people do after an update, who try again while the ledger is away."""
