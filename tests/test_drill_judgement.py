@@ -21,6 +21,7 @@ from tests.drill.terminals import Asked
 from tests.support.git_repositories import new_folder
 from tests.support.installation import eventually
 from tests.support.ledgers import add_repository, commit, fresh_sqlite, push
+from tests.support.network import Network
 from tests.support.servers import PrivateRabbitMQ, PrivateRedis
 
 STAY = ("dispatcher.lock", "mirrors/team.lock", "broker/sweep.lock", "workers/worker-1@h.lock")
@@ -75,6 +76,11 @@ class ServerRules:
 class TestRedis(ServerRules, unittest.TestCase):
     def setUp(self):
         self.use(RedisBroker(PrivateRedis(self)))
+
+
+class TestRedisOnAHostOfItsOwn(unittest.TestCase):
+    def test_it_is_asked_there(self):
+        self.assertEqual([], RedisBroker(PrivateRedis(self, Network(self).add_host("broker"))).left())
 
 
 class TestRabbitmq(ServerRules, unittest.TestCase):

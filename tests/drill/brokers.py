@@ -206,7 +206,8 @@ class RedisBroker(ServerBroker):
         self._ask("FLUSHALL")
 
     def _ask(self, *words: str) -> str:
-        return self.server.run("redis-cli", "-p", str(self.server.port), *words).strip()
+        server = self.server
+        return server.run("redis-cli", "-h", server.address, "-p", str(server.port), *words).strip()
 
 
 class RabbitmqBroker(ServerBroker):
