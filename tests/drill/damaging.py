@@ -4,21 +4,20 @@ In:  a stage.
 Out: a repository that is as it was, once the fault is over; a note that says who felt it.
 
 git refuses pushes to a repository that is away or damaged: so nobody pushes meanwhile. Dispatcher and workers
-go on, and feel it where they need what cannot be had. Therefore a fault strikes, if it can, while a commit
-waits that a host of workers has not fetched yet.
+go on, and feel it where they need what cannot be had. Therefore a fault strikes, if it can, just after a push
+that no worker has fetched yet, be it recorded or not.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ciapp.git import Repository
 from ciapp.results.report import State
-from ciapp.results.runs import Run
 from tests.drill.plan import USUAL_S, PlannedFault
 from tests.drill.stage import REPOSITORY, Stage
 from tests.drill.striking import NothingToStrikeError
@@ -44,48 +43,48 @@ class Damaging:
         }
 
     def _move_away(self, fault: PlannedFault) -> None:
-        with self._unfetched(fault) as waiting, moved(self._stage.bare, self._aside):
-            self._last(fault, waiting)
+        with self._unfetched(fault) as lacking, moved(self._stage.bare, self._aside):
+            self._last(fault, lacking)
 
     def _damage_object(self, fault: PlannedFault) -> None:
-        """A commit that waits, or a tree or file of one."""
-        with self._unfetched(fault) as waiting:
-            files = [file for file in map(self._loose_file, self._objects_of(waiting)) if file.is_file()]
+        """A commit that is to be fetched, or a tree or file of one."""
+        with self._unfetched(fault) as lacking:
+            files = [file for file in map(self._loose_file, self._objects_of(lacking)) if file.is_file()]
             if not files:
-                raise NothingToStrikeError("what waits is in packs")
+                raise NothingToStrikeError("what is to be fetched is in packs")
             with damaged(files[fault.victim % len(files)], self._aside, fault.victim):
-                self._last(fault, waiting)
+                self._last(fault, lacking)
 
     def _damage_pack(self, fault: PlannedFault) -> None:
         """The latest, which has what waits; or it cannot be opened, as on a file system that is away."""
-        with self._unfetched(fault) as waiting:
+        with self._unfetched(fault) as lacking:
             self._git.run("repack", "--quiet", "-d")
             packs = (self._stage.bare / "objects/pack").glob("*.pack")
             latest = max(packs, key=lambda file: file.stat().st_mtime_ns, default=None)
             if latest is None:
                 raise NothingToStrikeError("there is no pack")
             with (moved if fault.victim % 2 else damaged)(latest, self._aside, fault.victim):
-                self._last(fault, waiting)
+                self._last(fault, lacking)
 
-    def _last(self, fault: PlannedFault, waiting: list[Run]) -> None:
-        """As long as planned, and until a worker could not fetch the commit of one of these, if any tries."""
-        ids = {run.id for run in waiting}
+    def _last(self, fault: PlannedFault, lacking: set[str]) -> None:
+        """As long as planned; and, where commits are to be fetched, until a worker has tried in vain."""
         before = {run.id: run.attempt for run in self._stage.seen.runs}
         time.sleep(fault.lasts_s)
-        until_s = time.monotonic() + FELT_WITHIN_S
-        while True:
-            now = [run for run in self._waiting() if run.id in ids]
-            felt = sum(FELT in run.reason and run.attempt > before.get(run.id, 0) for run in now)
-            if felt or not ids or time.monotonic() > until_s:
-                break
+        until_s = time.monotonic() + (FELT_WITHIN_S if lacking else 0)
+        while not (felt := self._felt(before)) and time.monotonic() < until_s:
             time.sleep(LOOK_EVERY_S)
         self._stage.notes.append(
-            f"{fault.kind}: of {len(ids)} commits that waited, {felt} could not be fetched"
+            f"{fault.kind}: {len(lacking)} commits were to be fetched, felt by {felt} runs at once"
         )
 
+    def _felt(self, before: Mapping[int, int]) -> int:
+        """How many runs wait as their commit could not be fetched in a later attempt than `before`."""
+        waiting = [run for run in self._stage.seen.runs if run.state is State.QUEUED]
+        return sum(FELT in run.reason and run.attempt > before.get(run.id, 0) for run in waiting)
+
     @contextmanager
-    def _unfetched(self, fault: PlannedFault) -> Iterator[list[Run]]:
-        """A block in which nobody pushes; runs that wait in it, if any those whose commit some host lacks.
+    def _unfetched(self, fault: PlannedFault) -> Iterator[set[str]]:
+        """A block in which nobody pushes; commits that no worker has fetched yet, if there are any.
 
         Nor do people give commands: whether a commit can be asked for again, nobody can tell meanwhile.
         """
@@ -93,32 +92,32 @@ class Damaging:
             self._stage.is_updated.wait()  # older workers count each attempt that cannot fetch
         until_s = time.monotonic() + LACKS_WITHIN_S
         while True:
-            lacking = self._lacking()
-            if lacking or time.monotonic() > until_s:
+            is_last = time.monotonic() > until_s
+            if is_last or self._lacking():
                 with ExitStack() as alone:
-                    alone.enter_context(self._stage.terminals)
-                    alone.enter_context(self._stage.no_pushes())
-                    lacking = self._lacking()
-                    if lacking or time.monotonic() > until_s:
-                        yield lacking or self._waiting()
-                        return
+                    # To wait for a command would be to come too late.
+                    if self._stage.terminals.acquire(blocking=is_last):
+                        alone.callback(self._stage.terminals.release)
+                        alone.enter_context(self._stage.no_pushes())
+                        lacking = self._lacking()
+                        if is_last or lacking:
+                            yield lacking
+                            return
             time.sleep(LOOK_EVERY_S)
 
-    def _waiting(self) -> list[Run]:
-        return [run for run in self._stage.seen.runs if run.state is State.QUEUED]
+    def _lacking(self) -> set[str]:
+        """What branches and tags reach, and no host of workers has."""
+        found = set(self._git.run("rev-list", "--branches", "--tags").split())
+        for state in self._stage.states():
+            mirror = state / f"mirrors/{REPOSITORY}.git"
+            if mirror.is_dir():
+                found -= set(Repository(mirror).run("rev-list", "--all").split())
+        return found
 
-    def _lacking(self) -> list[Run]:
-        """Those that wait, and whose commit not every host has."""
-        mirrors = [state / f"mirrors/{REPOSITORY}.git" for state in self._stage.states()]
-        known = [
-            set(Repository(mirror).run("rev-list", "--all").split()) for mirror in mirrors if mirror.is_dir()
-        ]
-        return [run for run in self._waiting() if not all(run.commit in each for each in known)]
-
-    def _objects_of(self, waiting: list[Run]) -> list[str]:
-        if not waiting:
-            raise NothingToStrikeError("no commit waits")
-        listed = self._git.run("rev-list", "--objects", "--no-walk", *(run.commit for run in waiting))
+    def _objects_of(self, commits: set[str]) -> list[str]:
+        if not commits:
+            raise NothingToStrikeError("workers have all commits")
+        listed = self._git.run("rev-list", "--objects", "--no-walk", *sorted(commits))
         return [line.split()[0] for line in listed.splitlines()]
 
     def _loose_file(self, name: str) -> Path:
