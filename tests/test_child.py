@@ -29,6 +29,7 @@ OUTCOMES = (
     "has_no_start_directory",
     "hides_tests",
     "lost_a_test",
+    "changes_the_default_loader",
     "names_modules_like_ours",
     "raises_odd_exceptions",
     "has_odd_ids",

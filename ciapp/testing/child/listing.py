@@ -259,11 +259,29 @@ class LostModuleError(ImportError):
     """Stands in for a module that ended an earlier child."""
 
 
+class _Announced:
+    """unittest's method, looked up to import what it named last: so no frame of ours is in tracebacks.
+
+    No property, which would go before a method that the tests replaced on the loader itself.
+    """
+
+    def __get__(self, loader: Any, owner: Any) -> Any:
+        loader.announce_named()
+        return _plain._get_module_from_name.__get__(loader)
+
+
 class Loader(unittest.TestLoader):
-    """unittest's loader, saying which module it is about to import."""
+    """unittest's loader, saying which module it is about to import.
+
+    It has no settings of its own: all but these attributes are those of the loader that unittest discovers
+    with, where tests that are imported early may set another prefix, order or class of suites for the rest.
+    """
+
+    __slots__ = ("_channel", "_name", "_skip", "loading", "matched")
 
     def __init__(self, channel: Channel, skip: tuple[str, ...]) -> None:
-        super().__init__()
+        # No call of unittest's __init__: it would clear what is shared.
+        self.__dict__ = unittest.defaultTestLoader.__dict__
         self.matched: set[str] = set()
         self.loading = ""  #: the module that discovery is at; empty between two
         self._name = ""
@@ -287,13 +305,13 @@ class Loader(unittest.TestLoader):
         self._name = _plain._get_name_from_path(self, path)
         return self._name
 
-    @property
-    def _get_module_from_name(self) -> Any:
-        """unittest's method, looked up to import what it named last: so no frame of ours is in tracebacks."""
+    _get_module_from_name = _Announced()
+
+    def announce_named(self) -> None:
+        """What it named last is about to be imported; it is not where it ended an earlier child."""
         self._announce(self._name)
         if self._name in self._skip:
             raise LostModuleError(f"{self._name} ended the interpreter when it was imported before")
-        return _plain._get_module_from_name.__get__(self)
 
     def _announce(self, name: str) -> None:
         self.loading = name

@@ -1,0 +1,6 @@
+import unittest
+
+
+class TestApp(unittest.TestCase):
+    def check_one(self):
+        pass
