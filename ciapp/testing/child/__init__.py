@@ -2,7 +2,8 @@
 
 Standard library only, CPython 3.8 to 3.14. In the checkout it does what `python -m unittest discover -s START
 -p PATTERN -t TOP` does (same ids, order, sys.path, sys.argv, warning filters), and says on a channel of its
-own what happens. The exit status is no verdict.
+own what happens. The exit status is no verdict. Where the tests have replaced parts of unittest's program,
+runner or result, they are run through these.
 
 Start:  python CHILD/__main__.py ORDERS     cwd is the checkout, stdin is empty
 

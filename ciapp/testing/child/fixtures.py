@@ -31,27 +31,28 @@ if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of 
 __unittest = True
 
 _plain: Any = unittest.TestSuite
-_call_suite: Any = BaseTestSuite.__call__
-_run_suite: Any = _plain.run
-_set_up_class: Any = _plain._handleClassSetUp
-_tear_down_class: Any = _plain._tearDownPreviousClass
-_set_up_module: Any = _plain._handleModuleFixture
-_tear_down_module: Any = _plain._handleModuleTearDown
 _run: Any = unittest.TestCase.run
 _call: Any = unittest.TestCase.__call__
 
 
 def guard_suites(ours: Result) -> None:
     """Let every suite announce its fixtures to the child's result from now on."""
+    # As they are now: tests that were imported may have replaced unittest's own.
+    call_suite: Any = BaseTestSuite.__call__
+    run_suite: Any = _plain.run
+    set_up_this_class: Any = _plain._handleClassSetUp
+    tear_down_last_class: Any = _plain._tearDownPreviousClass
+    set_up_this_module: Any = _plain._handleModuleFixture
+    tear_down_last_module: Any = _plain._handleModuleTearDown
 
     def call(self: Any, *args: Any, **options: Any) -> Any:
         if type(self) is _plain or args[:1] != (ours,) or not ours.is_idle():
-            return _call_suite(self, *args, **options)
+            return call_suite(self, *args, **options)
         with ours.own_suite(self):
-            return _call_suite(self, *args, **options)
+            return call_suite(self, *args, **options)
 
     def run(self: Any, result: Any, debug: bool = False) -> Any:
-        returned = _run_suite(self, result, debug)
+        returned = run_suite(self, result, debug)
         if result is ours or ours.is_idle():
             ours.suite_over()
         return returned
@@ -63,11 +64,11 @@ def guard_suites(ours: Result) -> None:
             with ours.fixture(
                 "setUpClass", strclass(cls), _overrides(cls, "setUpClass"), holds=result is ours
             ) as fixture:
-                _set_up_class(self, test, result)
+                set_up_this_class(self, test, result)
             if fixture.interrupted:
                 cls._classSetupFailed = True
         elif is_new:
-            _set_up_class(self, test, result)
+            set_up_this_class(self, test, result)
         if result is ours:
             if is_new:
                 ours.takes_turns = cls.run is not _run or cls.__call__ is not _call
@@ -79,11 +80,11 @@ def guard_suites(ours: Result) -> None:
         if result is ours and (cls is None or cls is test.__class__):
             return
         if cls is test.__class__ or cls is None or not (result is ours or ours.is_idle()):
-            _tear_down_class(self, test, result)
+            tear_down_last_class(self, test, result)
             return
         speaks = _overrides(cls, "tearDownClass") or bool(getattr(cls, "_class_cleanups", None))
         with ours.fixture("tearDownClass", strclass(cls), speaks, holds=result is ours):
-            _tear_down_class(self, test, result)
+            tear_down_last_class(self, test, result)
 
     def set_up_module(self: Any, test: Any, result: Any) -> None:
         module = test.__class__.__module__
@@ -91,19 +92,19 @@ def guard_suites(ours: Result) -> None:
         if result is ours and not is_new:
             return
         if not is_new or not (result is ours or ours.is_idle()):
-            _set_up_module(self, test, result)
+            set_up_this_module(self, test, result)
             return
         speaks = hasattr(sys.modules.get(module), "setUpModule")
         if result is not ours:
             # It tears down the previous module first, which is told as well.
             with ours.fixture("setUpModule", module, speaks, holds=False):
-                _set_up_module(self, test, result)
+                set_up_this_module(self, test, result)
             return
         self._handleModuleTearDown(ours)
         # The previous module is torn down: unittest's method has only the set-up left to do.
         previous, ours._previousTestClass = ours._previousTestClass, None
         with ours.fixture("setUpModule", module, speaks) as fixture:
-            _set_up_module(self, test, ours)
+            set_up_this_module(self, test, ours)
         ours._previousTestClass = previous
         if fixture.interrupted:
             ours._moduleSetUpFailed = True
@@ -112,11 +113,11 @@ def guard_suites(ours: Result) -> None:
         module = _module_of(result)
         is_due = module is not None and not getattr(result, "_moduleSetUpFailed", False)
         if not is_due or not (result is ours or ours.is_idle()):
-            _tear_down_module(self, result)
+            tear_down_last_module(self, result)
             return
         speaks = hasattr(sys.modules.get(module), "tearDownModule") or bool(_module_cleanups)
         with ours.fixture("tearDownModule", module, speaks, holds=result is ours):
-            _tear_down_module(self, result)
+            tear_down_last_module(self, result)
 
     setattr(BaseTestSuite, "__call__", call)
     for name, method in (

@@ -15,6 +15,7 @@ from _thread import get_ident
 from functools import partial
 from os import _exit
 from time import monotonic
+from unittest.runner import TextTestResult, _WritelnDecorator
 from unittest.suite import _ErrorHolder  # type: ignore[attr-defined]
 from unittest.util import strclass
 
@@ -44,11 +45,15 @@ REASON_CAP = 2_000  #: characters of a skip's reason
 SUBTESTS_SHOWN = 1000  #: per test; the rest is counted
 
 
-class Result(unittest.TestResult):
+class Result(TextTestResult):
     """The child's TestResult. It keeps unittest's own lists as well, which some tests read."""
 
     def __init__(self, channel: Channel, manifest: Manifest, is_plain: bool) -> None:
-        super().__init__()
+        super().__init__(_WritelnDecorator(sys.stderr), True, 0)
+        self.join(channel, manifest, is_plain)
+
+    def join(self, channel: Channel, manifest: Manifest, is_plain: bool) -> None:
+        """Tell the parent, from now on, of the tests in the manifest."""
         self.takes_turns = False  #: whether the class whose tests run now has a run() of its own
         self._previousTestClass = None
         self._moduleSetUpFailed = False
@@ -308,6 +313,8 @@ class Result(unittest.TestResult):
             text = cut(texts[-1][1])
         except Exception:
             text = f"{headline(error)}\n"
+            if texts is self.expectedFailures:  # nothing good comes of what ends a plain run
+                self._leave(test, ERRORED, headline(sys.exc_info()))
         del texts[known:]
         texts.append((test, text))
         return text

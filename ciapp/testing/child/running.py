@@ -22,6 +22,7 @@ from .exceptions import describe
 from .fixtures import guard_suites, is_plain
 from .listing import Loader, Manifest, prune, unloaded_files
 from .result import Result
+from .runner import NO_TESTS, adopt, are_kept_genuine, is_genuine, run_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of this
@@ -52,12 +53,9 @@ def run(orders: dict[str, Any], channel: Channel) -> bool:
     manifest = Manifest(suite, orders["done"], orders["only"], orders["scopes"])
     manifest.emit(channel, unloaded_files(start, base, orders["pattern"], loader.matched))
     prune(suite, manifest.is_waiting)
-    result = Result(channel, manifest, is_plain(suite))
-    guard_suites(result)
-    _run_suite(suite, result, manifest)
+    is_good = (_run_suite if is_genuine() else _follow)(suite, channel, manifest)
     channel.mark("-")
     names = ",".join(quote(name) for name in _threads_left())
-    is_good = result.wasSuccessful()
     channel.emit("end", f',"threads":[{names}],"good":{"true" if is_good else "false"}')
     return is_good
 
@@ -81,7 +79,10 @@ def _look_like_unittest(orders: dict[str, Any]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _run_suite(suite: unittest.TestSuite, result: Result, manifest: Manifest) -> None:
+def _run_suite(suite: Any, channel: Channel, manifest: Manifest) -> bool:
+    """Run it as unittest's own runner does; whether all went well."""
+    result = Result(channel, manifest, is_plain(suite))
+    guard_suites(result)
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("default")
@@ -91,20 +92,54 @@ def _run_suite(suite: unittest.TestSuite, result: Result, manifest: Manifest) ->
                     "module", category=DeprecationWarning, message=r"Please use assert\w+ instead."
                 )
         result.startTestRun()
-        while True:
-            waiting = manifest.listed_waiting()
-            try:
-                suite(result)
-                break
-            except BaseException:
-                result.interrupted(sys.exc_info())
-            if manifest.listed_waiting() in (0, waiting):
-                break  # there is nothing left, or no telling where to go on
-            prune(suite, manifest.is_waiting)
-            setattr(
-                result, "_testRunEntered", False
-            )  # so that the last class and module are torn down at the end
+        _run_to_its_end(suite, result, manifest)
         result.stopTestRun()
+    if not is_genuine():
+        channel.mark("-")
+        result.printErrors()
+    if not are_kept_genuine():
+        error = TypeError("methods of unittest's results were replaced while tests ran, and not followed")
+        result.fixture_failed("run", "unittest.TextTestResult", (TypeError, error, None))
+    return result.wasSuccessful()
+
+
+def _follow(suite: Any, channel: Channel, manifest: Manifest) -> bool:
+    """Run it through whatever the tests have put in the place of unittest's own runner and result."""
+    result = Result.__new__(Result)  # unittest's __init__ may be what was replaced
+    result.join(channel, manifest, False)
+
+    def run_whole(whole: Any, theirs: Any) -> None:
+        nonlocal result
+        adopt(theirs)
+        result = theirs
+        result.join(channel, manifest, is_plain(whole))
+        guard_suites(result)
+        _run_to_its_end(whole, result, manifest)
+        channel.mark("-")
+
+    status, error = run_program(suite, run_whole)
+    if error is not None:
+        channel.mark("-")
+        scope = "unittest.TextTestRunner"
+        result.fixture_failed("run", scope, error, manifest.waiting_under(suite))
+    return not status or (status == NO_TESTS and not manifest.ids)
+
+
+def _run_to_its_end(suite: Any, result: Result, manifest: Manifest) -> None:
+    """Run all its tests, whatever comes out of one."""
+    while True:
+        waiting = manifest.listed_waiting()
+        try:
+            suite(result)
+            break
+        except BaseException:
+            result.interrupted(sys.exc_info())
+        if manifest.listed_waiting() in (0, waiting):
+            break  # there is nothing left, or no telling where to go on
+        prune(suite, manifest.is_waiting)
+        setattr(
+            result, "_testRunEntered", False
+        )  # so that the last class and module are torn down at the end
 
 
 def _threads_left() -> list[str]:
