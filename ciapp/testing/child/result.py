@@ -41,6 +41,8 @@ if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of 
 
 __unittest = True
 
+_str_of: Any = unittest.TestCase.__str__
+
 REASON_CAP = 2_000  #: characters of a skip's reason
 SUBTESTS_SHOWN = 1000  #: per test; the rest is counted
 
@@ -138,7 +140,9 @@ class Result(TextTestResult):
         self._subtest(test, subtest, FAILED if failed else ERRORED, headline(err), traceback)
 
     def addDuration(self, test: Any, elapsed: Any) -> None:  # noqa: N802
-        """unittest keeps these for a summary that nobody prints here."""
+        # unittest keeps these for a summary that nobody prints here; the test's own __str__ may fail there.
+        if type(test).__str__ is not _str_of:
+            str(test)
 
     def fixture(self, phase: str, scope: str, speaks: bool, holds: bool = True) -> Fixture:
         """To be entered around a class or module fixture."""

@@ -12,7 +12,9 @@ reaches both.
 from __future__ import annotations
 
 import sys
+import time
 import unittest
+from os import write
 from unittest import runner
 from unittest.suite import BaseTestSuite, _ErrorHolder  # type: ignore[attr-defined]
 from unittest.util import strclass
@@ -30,6 +32,7 @@ _program: Any = unittest.TestProgram
 _result: Any = runner.TextTestResult
 _classes: Any = (_program, runner.TextTestRunner, _result, unittest.TestResult)
 
+RUNNER = "unittest.TextTestRunner"  #: as whose run() its failures are told
 NO_TESTS = 5  #: the status by which newer unittests say so
 
 #: What the child's Result does not pass on, for speed.
@@ -46,14 +49,6 @@ _genuine = _look()
 def is_genuine() -> bool:
     """Whether unittest's program, runner and results are still its own."""
     return bool(_look() == _genuine)
-
-
-def are_kept_genuine() -> bool:
-    """Whether the methods are unittest's own that a Result keeps to itself."""
-    now, then = (
-        [methods.get(name) for methods in looks[-2:] for name in KEPT] for looks in (_look(), _genuine)
-    )
-    return now == then
 
 
 class Following(Result):
@@ -138,3 +133,30 @@ def run_program(suite: Any, run_whole: Callable[[Any, Any], None]) -> tuple[Any,
         if BaseTestSuite.__call__ is call:
             setattr(BaseTestSuite, "__call__", call_suite)
     return 0, None
+
+
+def sum_up(result: Result, started: float, has_run: bool) -> None:
+    """What unittest's own runner does once a suite has run, but for the summary that it prints.
+
+    Raises what ends a plain run there: for a stream that the tests closed, a clock that they broke. `started`
+    is that clock's time when the run began, `has_run` whether any test has an outcome.
+    """
+    "%.3f" % (time.perf_counter() - started)
+    if not is_genuine():
+        result.printErrors()
+    if not _are_kept_genuine():
+        raise TypeError("methods of unittest's results were replaced while tests ran, and were not followed")
+    result.stream.write("")
+    result.stream.flush()
+    if result.stream.stream is sys.__stderr__:
+        write(result.stream.fileno(), b"")
+    if has_run and sys.version_info >= (3, 12) and not result.testsRun and not result.skipped:
+        raise RuntimeError("no test was started, so unittest says that none was run")
+
+
+def _are_kept_genuine() -> bool:
+    """Whether the methods are unittest's own that a Result keeps to itself."""
+    now, then = (
+        [methods.get(name) for methods in looks[-2:] for name in KEPT] for looks in (_look(), _genuine)
+    )
+    return now == then

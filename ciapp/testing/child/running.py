@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import unittest
 import warnings
 from types import ModuleType
@@ -22,7 +23,7 @@ from .exceptions import describe
 from .fixtures import guard_suites, is_plain
 from .listing import Loader, Manifest, prune, unloaded_files
 from .result import Result
-from .runner import NO_TESTS, adopt, are_kept_genuine, is_genuine, run_program
+from .runner import NO_TESTS, RUNNER, adopt, is_genuine, run_program, sum_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of this
@@ -83,6 +84,7 @@ def _run_suite(suite: Any, channel: Channel, manifest: Manifest) -> bool:
     """Run it as unittest's own runner does; whether all went well."""
     result = Result(channel, manifest, is_plain(suite))
     guard_suites(result)
+    waiting = manifest.listed_waiting()
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("default")
@@ -91,15 +93,15 @@ def _run_suite(suite: Any, channel: Channel, manifest: Manifest) -> bool:
                 warnings.filterwarnings(
                     "module", category=DeprecationWarning, message=r"Please use assert\w+ instead."
                 )
+        started = time.perf_counter()
         result.startTestRun()
         _run_to_its_end(suite, result, manifest)
         result.stopTestRun()
-    if not is_genuine():
-        channel.mark("-")
-        result.printErrors()
-    if not are_kept_genuine():
-        error = TypeError("methods of unittest's results were replaced while tests ran, and not followed")
-        result.fixture_failed("run", "unittest.TextTestResult", (TypeError, error, None))
+    channel.mark("-")
+    try:
+        sum_up(result, started, has_run=manifest.listed_waiting() < waiting)
+    except BaseException:
+        result.fixture_failed("run", RUNNER, sys.exc_info())
     return result.wasSuccessful()
 
 
@@ -120,8 +122,7 @@ def _follow(suite: Any, channel: Channel, manifest: Manifest) -> bool:
     status, error = run_program(suite, run_whole)
     if error is not None:
         channel.mark("-")
-        scope = "unittest.TextTestRunner"
-        result.fixture_failed("run", scope, error, manifest.waiting_under(suite))
+        result.fixture_failed("run", RUNNER, error, manifest.waiting_under(suite))
     return not status or (status == NO_TESTS and not manifest.ids)
 
 
