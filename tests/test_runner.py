@@ -71,6 +71,14 @@ class Runner(unittest.TextTestRunner):
 unittest.runner.TextTestRunner = Runner
 """,
     "exits in runTests": PASSED + "\nunittest.TestProgram.runTests = lambda self: sys.exit(3)\n",
+    "exits when its last object goes": PASSED
+    + """
+class Handle:
+    def __del__(self, leave=os._exit):
+        leave(5)
+
+HANDLE = Handle()
+""",
 }
 PLAIN_PASSES = {
     ("has no text for itself", 11),
