@@ -276,7 +276,7 @@ class TestProcesses(HostileTest):
 
 
 class TestMemory(HostileTest):
-    COUNTED = ("processes", "files", "shared", "dropped", "mapped", "sent", "thread")
+    COUNTED = ("processes", "files", "shared", "dropped", "mapped", "sent", "thread", "headless")
     #: Memory of the kernel's, of which a process's own sum tells nothing.
     COUNTED_IN_THE_KERNEL = ("sockets", "connections", "loopback", "pipes", "tables", "locks", "watches")
     #: The same where the kernel filters no calls, or has them under numbers that the filter does not know.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
+from collections.abc import Iterable
 
 from ciapp.testing import sweeper
 
@@ -49,6 +50,14 @@ def list_serving(prefix: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def list_tellers(pids: Iterable[int]) -> list[int]:
+    """For each process the thread by whose number /proc tells of its memory and descriptors.
+
+    That is the first one, unless it has ended before the others: then it reads as a process without memory.
+    """
+    return [pid if resident_bytes(pid) else _living_thread(pid) for pid in pids]
 
 
 def count_threads(uid: int) -> int:
@@ -128,6 +137,15 @@ def kill_identity(uid: int) -> None:
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
+
+
+def _living_thread(pid: int) -> int:
+    """A thread of a process that has memory; the first one where none has."""
+    try:
+        threads = map(int, os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return pid
+    return next(filter(resident_bytes, threads), pid)
 
 
 def _sizes(path: str, prefix: str) -> dict[str, int]:

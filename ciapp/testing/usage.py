@@ -25,7 +25,7 @@ from ciapp.testing.folders import OPEN_FOLDER
 from ciapp.testing.holdings import Holdings
 from ciapp.testing.host_memory import HostGrowth
 from ciapp.testing.kernel_memory import KernelMemory
-from ciapp.testing.processes import list_tree, proportional_bytes, resident_bytes
+from ciapp.testing.processes import list_tellers, list_tree, proportional_bytes, resident_bytes
 
 MIB = 1 << 20
 WALK_EVERY_S = 1.0
@@ -65,6 +65,7 @@ class Usage:
         tree = list_tree(leader)[1:]
         if len(tree) > limits.processes:
             return f"the run has {len(tree)} processes; {limits.processes} are allowed"
+        tree = list_tellers(tree)
         memory_mib = self._memory(leader, tree, memory_folders) // MIB
         if memory_mib > limits.memory_mib:
             return f"the run uses {memory_mib} MiB of memory; {limits.memory_mib} are allowed"
