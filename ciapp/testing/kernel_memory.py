@@ -13,14 +13,12 @@ since one that is closed lives on for as long as nobody has read what was sent t
 # ruff: noqa: PTH123
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
 
 from ciapp.testing.holdings import Holdings
-from ciapp.testing.processes import PAGE, namespace_of, table_bytes
+from ciapp.testing.processes import Sockets, count_sockets, namespace_of, table_bytes
 
 #: By which the kernel's memory grows and shrinks on a host that does little else.
 CHANGES_BY_ITSELF = 32 << 20
@@ -31,18 +29,11 @@ LAST_MESSAGE = 128 << 10
 RECORD_BYTES = 256  #: one takes some 200
 
 
-class _Sockets(NamedTuple):
-    """Sockets of a network namespace."""
-
-    number: int
-    inet_bytes: int  #: of TCP and UDP, in all namespaces
-
-
 class KernelMemory:
     """The kernel's memory, as far as one run has its share in it."""
 
     def __init__(self) -> None:
-        self._at_start = _sockets("self")
+        self._at_start = count_sockets("self")
 
     def most(self, grown: int, leader: int, tree: Sequence[int], held: Holdings) -> int:
         """Bytes that are the run's, at most, while the kernel's memory has grown by so much."""
@@ -51,26 +42,14 @@ class KernelMemory:
 
     def _sent(self, leader: int, held: Holdings) -> int:
         """Bytes that there may be in sockets, pipes and records."""
-        now = _sockets(str(leader))
-        self._at_start = _Sockets(*map(min, self._at_start, now))
+        now = count_sockets(leader)
+        self._at_start = Sockets(*map(min, self._at_start, now))
         number = now.number
         if namespace_of(leader, "net") == namespace_of("self", "net"):
             number = max(held.sockets, number - self._at_start.number)
         inet = now.inet_bytes - self._at_start.inet_bytes
         records = held.records * RECORD_BYTES
         return number * _largest_socket() + inet + held.pipes * _setting("fs/pipe-max-size") + records
-
-
-def _sockets(pid: str) -> _Sockets:
-    """Those of a process's network namespace; none when it is gone."""
-    try:
-        with open(f"/proc/{pid}/net/sockstat", "rb") as file:
-            facts = file.read()
-    except OSError:
-        return _Sockets(0, 0)
-    number = sum(map(int, re.findall(rb"^sockets: used (\d+)", facts)))
-    pages = sum(map(int, re.findall(rb"^(?:TCP|UDP): .*\bmem (\d+)", facts, re.MULTILINE)))
-    return _Sockets(number, pages * PAGE)
 
 
 @cache

@@ -8,13 +8,22 @@ A process that ends while it is looked at is simply not there; nothing here rais
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from ciapp.testing import sweeper
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Sockets(NamedTuple):
+    """Sockets of a network namespace."""
+
+    number: int
+    inet_bytes: int  #: of TCP and UDP, in all namespaces
 
 
 def list_children(pid: int) -> list[int]:
@@ -94,6 +103,14 @@ def proportional_bytes(pid: int) -> tuple[int, int]:
 def table_bytes(pid: int) -> int:
     """Memory in which the kernel keeps where the pages of a process are."""
     return _sizes(f"/proc/{pid}/status", "VmPTE").get("", 0)
+
+
+def count_sockets(pid: int | str) -> Sockets:
+    """Those of a process's network namespace; none when it is gone."""
+    facts = _read(f"/proc/{pid}/net/sockstat")
+    number = sum(map(int, re.findall(r"^sockets: used (\d+)", facts)))
+    pages = sum(map(int, re.findall(r"^(?:TCP|UDP): .*\bmem (\d+)", facts, re.MULTILINE)))
+    return Sockets(number, pages * PAGE)
 
 
 def pid_inside(pid: int) -> int:

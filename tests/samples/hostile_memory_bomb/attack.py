@@ -10,6 +10,7 @@ import platform
 import resource
 import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -141,6 +142,18 @@ elif way == "sent":  # kept by messages that nobody takes
         socket.send_fds(ends[0], [b"x"], [file])
         os.close(file)
     memory_files(mib, keep_sent)
+elif way == "nested":  # the same in a message that carries the socket which has the others
+    outer, inner = socket.socketpair(), socket.socketpair()
+    files = [os.memfd_create("hidden") for _ in range(mib // 50)]
+    for file in files:
+        socket.send_fds(inner[0], [b"x"], [file])
+    socket.send_fds(outer[0], [b"x"], [inner[1].fileno()])
+    for end in inner:
+        end.close()
+    for file in files:
+        for _ in range(50):
+            os.write(file, page)
+        os.close(file)
 elif way == "thread":  # kept by a thread with a table of descriptors of its own
     done = threading.Event()
     def hold():
@@ -235,6 +248,50 @@ elif way == "watches":  # of the same few descriptors, over and over
         if number % 3000 == 0:
             kept.append(select.epoll())
         kept[-1].register(watched[number % 3000])
+elif way == "parked":  # the same, by epolls that are in messages
+    resource.setrlimit(resource.RLIMIT_NOFILE, [resource.getrlimit(resource.RLIMIT_NOFILE)[1]] * 2)
+    watched = [os.eventfd(0) for _ in range(3000)]
+    kept.append(socket.socketpair())
+    for _ in range((mib << 20) // RECORD // 3000 + 1):
+        watching = select.epoll()
+        for file in watched:
+            watching.register(file)
+        socket.send_fds(kept[0][0], [b"x"], [watching.fileno()])
+        watching.close()
+elif way == "attributes":  # of a file in memory, as many as a look can list
+    for number in range(mib * 16):
+        if number % 1600 == 0:
+            kept.append(os.memfd_create("described"))
+        os.setxattr(kept[-1], "user.%d" % number, page[: 1 << 16])
+elif way == "listless":  # and more than it can list
+    kept.append(os.memfd_create("described"))
+    for number in range(mib << 4):
+        os.setxattr(kept[-1], "user.%d" % number + "x" * 200, page[: 1 << 16])
+elif way == "events":  # that nobody reads, of files with long names
+    folder = os.path.join(os.environ.get("TMPDIR", "/tmp"), "watched-%d" % os.getpid())
+    os.mkdir(folder)
+    for _ in range(mib // 8 or 1):
+        kept.append(libc.inotify_init())
+        if libc.inotify_add_watch(kept[-1], folder.encode(), 0x300) < 0:  # created, deleted
+            sys.exit("refused: " + os.strerror(ctypes.get_errno()))
+    for number in range(8200):
+        name = os.path.join(folder, "%0240d" % number)
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
+        os.unlink(name)
+    os.rmdir(folder)
+elif way == "offered":  # locks that belong to no process: of files that are mapped, and not open any more
+    for number in range((mib << 20) // RECORD):
+        if number % 1000 == 0:
+            file = os.memfd_create("locked")
+            os.ftruncate(file, 4096)
+            kept.append(mmap.mmap(file, 4096))
+        lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 2000 - number % 1000 * 2, 1, 0)
+        try:
+            fcntl.fcntl(file, 37, lock)  # F_OFD_SETLK
+        except OSError as error:
+            sys.exit("refused: " + error.strerror)
+        if number % 1000 == 999:
+            os.close(file)
 elif way == "segments":
     for _ in range(mib):
         taken.append((SHMCTL, call(SHMGET, PRIVATE, 1 << 20, CREATE), REMOVE, 0))
