@@ -40,7 +40,7 @@ class Holdings:
         self.sizes: dict[File, int] = {}  #: bytes on disk or in memory
         self._extents: dict[File, int] = {}  #: how much is mapped of files whose size is not to be had
         self._in_flight = 0  #: descriptors in messages, which may be of files that nobody else holds
-        self.records = 0  #: locks and watches, of which a descriptor may have any number
+        self._records = 0
         self.has_own_mounts = False  #: whether there may be file systems that only the run sees
         self._sockets: dict[int, int] = {}
         self._pipes: set[File] = set()
@@ -70,6 +70,11 @@ class Holdings:
         """How many pipes there may be, those in messages included."""
         return len(self._pipes) + self._in_flight
 
+    @property
+    def records(self) -> int:
+        """How many locks and watches there may be; a descriptor in a message may have any number."""
+        return sys.maxsize if self._in_flight else self._records
+
     def on(self, devices: frozenset[int]) -> int:
         """Bytes of those that stand on some devices."""
         return sum(size for (device, _), size in self.sizes.items() if device in devices)
@@ -98,7 +103,7 @@ class Holdings:
                 continue
             if self._with_records:
                 said = _read(f"{task}/fdinfo/{name}")
-                self.records += sum(map(said.count, RECORDS))
+                self._records += sum(map(said.count, RECORDS))
             if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
                 self.sizes[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
             elif stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):

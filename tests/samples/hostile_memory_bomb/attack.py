@@ -248,14 +248,16 @@ elif way == "watches":  # of the same few descriptors, over and over
         if number % 3000 == 0:
             kept.append(select.epoll())
         kept[-1].register(watched[number % 3000])
-elif way == "parked":  # the same, by epolls that are in messages
+elif way == "parked":  # the same, by epolls that are in messages, each of few files under many numbers
     resource.setrlimit(resource.RLIMIT_NOFILE, [resource.getrlimit(resource.RLIMIT_NOFILE)[1]] * 2)
-    watched = [os.eventfd(0) for _ in range(3000)]
     kept.append(socket.socketpair())
-    for _ in range((mib << 20) // RECORD // 3000 + 1):
+    watched = [os.eventfd(0) for _ in range(10)]
+    for _ in range((mib << 20) // RECORD // 30000 + 1):
         watching = select.epoll()
         for file in watched:
-            watching.register(file)
+            for number in range(1000, 4000):
+                os.dup2(file, number)
+                watching.register(number)
         socket.send_fds(kept[0][0], [b"x"], [watching.fileno()])
         watching.close()
 elif way == "attributes":  # of a file in memory, as many as a look can list
