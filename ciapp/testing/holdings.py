@@ -12,9 +12,10 @@ nothing.
 """
 
 # Tests may hold a million descriptors: plain calls cost a third.
-# ruff: noqa: PTH116, PTH123, PTH208
+# ruff: noqa: PTH115, PTH116, PTH123, PTH208
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -23,6 +24,8 @@ from collections.abc import Iterator, Sequence
 
 from ciapp.testing.processes import count_sockets, namespace_of
 
+DELETED = b" (deleted)"
+ANONYMOUS = b"/memfd:"  #: how mappings call a file that only a descriptor can have described
 File = tuple[int, int]  #: device and inode
 RECORDS = (b"\nlock:", b"\ntfd:")  #: of a descriptor: a lock on the file, a descriptor that epoll watches
 LOOK_S = 0.5  #: what takes longer to look through is taken to hide whatever it can
@@ -41,6 +44,8 @@ class Holdings:
         self._extents: dict[File, int] = {}  #: how much is mapped of files whose size is not to be had
         self._in_flight = 0  #: descriptors in messages, which may be of files that nobody else holds
         self._records = 0
+        self._attributes: dict[File, int] = {}  #: how many a file in memory has
+        self.queues = 0  #: of events that inotify keeps until somebody reads them
         self.has_own_mounts = False  #: whether there may be file systems that only the run sees
         self._sockets: dict[int, int] = {}
         self._pipes: set[File] = set()
@@ -75,6 +80,11 @@ class Holdings:
         """How many locks and watches there may be; a descriptor in a message may have any number."""
         return sys.maxsize if self._in_flight else self._records
 
+    @property
+    def attributes(self) -> int:
+        """How many extended attributes there may be of files without a name."""
+        return sum(self._attributes.values())
+
     def on(self, devices: frozenset[int]) -> int:
         """Bytes of those that stand on some devices."""
         return sum(size for (device, _), size in self.sizes.items() if device in devices)
@@ -105,7 +115,7 @@ class Holdings:
                 said = _read(f"{task}/fdinfo/{name}")
                 self._records += sum(map(said.count, RECORDS))
             if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
-                self.sizes[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+                self._add(facts, f"{task}/fd/{name}")
             elif stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):
                 told = _facts(_read(f"{task}/fdinfo/{name}"))
                 if told and told.get("mnt_id") not in self._mounts:
@@ -114,24 +124,35 @@ class Holdings:
                 self._sockets[facts.st_ino] = int(_facts(_read(f"{task}/fdinfo/{name}")).get("scm_fds", 0))
             elif stat.S_ISFIFO(facts.st_mode):
                 self._pipes.add((facts.st_dev, facts.st_ino))
+            elif self._with_records and stat.S_IFMT(facts.st_mode) == 0:
+                self.queues += _link(f"{task}/fd/{name}") == "anon_inode:inotify"
             if time.monotonic() > self._until_s:
                 return
 
     def _look_at_mappings(self, pid: int) -> None:
-        for span, start, device, inode, is_deleted in _mappings(pid):
-            if not is_deleted:
+        for span, start, device, inode, path in _mappings(pid):
+            if not path.endswith(DELETED):
                 continue
             major, _, minor = device.partition(":")
             file = (os.makedev(int(major, 16), int(minor, 16)), inode)
+            there = f"/proc/{pid}/map_files/{span}"
             try:
-                facts = os.stat(f"/proc/{pid}/map_files/{span}")
+                facts = os.stat(there)
             except OSError:
                 # Only root may look: others know how much of it is mapped.
                 begin, _, end = span.partition("-")
                 extent = start + int(end, 16) - int(begin, 16)
                 self._extents[file] = max(extent, self._extents.get(file, 0))
+                if path.startswith(ANONYMOUS):
+                    self._attributes.setdefault(file, sys.maxsize)
             else:
-                self.sizes[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+                self._add(facts, there)
+
+    def _add(self, facts: os.stat_result, path: str) -> None:
+        file = (facts.st_dev, facts.st_ino)
+        self.sizes[file] = facts.st_blocks * 512
+        if self._with_records:
+            self._attributes[file] = _count_attributes(path)
 
     def _is_on_known_mount(self, path: str) -> bool:
         """Whether a folder stands on a mount of the sandbox; of one that is gone, nothing is known."""
@@ -154,18 +175,33 @@ def _mounts(pid: int) -> frozenset[str]:
         return frozenset()
 
 
-def _mappings(pid: int) -> Iterator[tuple[str, int, str, int, bool]]:
-    """Files that a process has mapped: addresses, offset, device, inode, whether the name is gone."""
+def _mappings(pid: int) -> Iterator[tuple[str, int, str, int, bytes]]:
+    """Files that a process has mapped: addresses, offset, device, inode, path."""
     try:
         with open(f"/proc/{pid}/maps", "rb") as lines:
             for line in lines:
                 words = line.split(None, 5)
                 if len(words) == 6 and words[4] != b"0":
                     span, _, start, device, inode, path = words
-                    is_deleted = path.rstrip(b"\n").endswith(b" (deleted)")
-                    yield span.decode("ascii"), int(start, 16), device.decode("ascii"), int(inode), is_deleted
+                    there = (device.decode("ascii"), int(inode), path.rstrip(b"\n"))
+                    yield span.decode("ascii"), int(start, 16), *there
     except OSError:
         return
+
+
+def _count_attributes(path: str) -> int:
+    """Those that whoever has a file may give it."""
+    try:
+        return sum(name.startswith("user.") for name in os.listxattr(path))
+    except OSError as error:
+        return sys.maxsize if error.errno == errno.E2BIG else 0  # more names than may be listed
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
 def _facts(said: bytes) -> dict[str, str]:

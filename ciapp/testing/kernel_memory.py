@@ -1,5 +1,6 @@
 """Memory that the kernel holds for a run, and that stands in no sum of a process: tables of pages, what is
-in sockets and pipes, and records of locks on files and of what epoll watches.
+in sockets and pipes, extended attributes of files without a name, inotify's events, and records of locks on
+files and of what epoll watches.
 
 In:  by how much the kernel's memory has grown; the run's processes, and what they hold.
 Out: how much of the growth may be the run's.
@@ -27,6 +28,8 @@ CHANGES_BY_ITSELF = 32 << 20
 LARGEST = ("net/core/wmem_max", "net/core/rmem_max")
 LAST_MESSAGE = 128 << 10
 RECORD_BYTES = 256  #: one takes some 200
+ATTRIBUTE_BYTES = 128 << 10  #: of 64 KiB and its head, which takes twice as much
+EVENT_BYTES = 512  #: with the longest name
 
 
 class KernelMemory:
@@ -41,15 +44,17 @@ class KernelMemory:
         return tables + min(max(0, grown - tables - CHANGES_BY_ITSELF), self._sent(leader, held))
 
     def _sent(self, leader: int, held: Holdings) -> int:
-        """Bytes that there may be in sockets, pipes and records."""
+        """Bytes that there may be in sockets and pipes, and for what else descriptors keep."""
         now = count_sockets(leader)
         self._at_start = Sockets(*map(min, self._at_start, now))
         number = now.number
         if namespace_of(leader, "net") == namespace_of("self", "net"):
             number = max(held.sockets, number - self._at_start.number)
         inet = now.inet_bytes - self._at_start.inet_bytes
-        records = held.records * RECORD_BYTES
-        return number * _largest_socket() + inet + held.pipes * _setting("fs/pipe-max-size") + records
+        records = held.records * RECORD_BYTES + held.attributes * ATTRIBUTE_BYTES
+        events = held.queues and held.queues * _setting("fs/inotify/max_queued_events") * EVENT_BYTES
+        pipes = held.pipes and held.pipes * _setting("fs/pipe-max-size")
+        return number * _largest_socket() + inet + pipes + records + events
 
 
 @cache

@@ -269,6 +269,15 @@ elif way == "listless":  # and more than it can list
     kept.append(os.memfd_create("described"))
     for number in range(mib << 4):
         os.setxattr(kept[-1], "user.%d" % number + "x" * 200, page[: 1 << 16])
+elif way == "described":  # and of files that are mapped, and not open any more
+    for number in range(mib * 16):
+        if number % 160 == 0:
+            file = os.memfd_create("described")
+            os.ftruncate(file, 4096)
+            libc.mmap(None, ctypes.c_size_t(4096), 1, 1, file, ctypes.c_long(0))
+        os.setxattr(file, "user.%d" % number, page[: 1 << 16])
+        if number % 160 == 159:
+            os.close(file)
 elif way == "events":  # that nobody reads, of files with long names
     folder = os.path.join(os.environ.get("TMPDIR", "/tmp"), "watched-%d" % os.getpid())
     os.mkdir(folder)
