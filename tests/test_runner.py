@@ -29,7 +29,21 @@ PASSED = TEST.format("pass")
 MODULES = {
     "closes stderr": TEST.format("sys.stderr.close()"),
     "closes the descriptor of stderr": TEST.format("os.close(2)"),
+    "has a stderr that is full": PASSED + "\nsys.stderr = open('/dev/full', 'w')\n",
+    "has a stderr that nobody reads": PASSED
+    + "\nours, theirs = os.pipe()\nos.dup2(theirs, 2)\nos.close(theirs)\nos.close(ours)\n",
+    "breaks its result's list of skips": PASSED
+    + "\n    def run(self, result=None):\n        super().run(result)\n        result.skipped = None\n",
+    "is not to be interrupted": TEST.format("self.assertFalse(unittest.signals._results)"),
     "breaks the clock": TEST.format("time.perf_counter = None"),
+    "wants its output where it is, of a result that keeps it": TEST.format(
+        "self.assertTrue(sys.stdout.fileno())"
+    )
+    + "\n    def run(self, result=None):\n        result.buffer = True\n        return super().run(result)\n",
+    "warns as if Python had been told how": TEST.format("warnings.warn('why', UserWarning)")
+    + "\n    def setUp(self):\n        shown = [one[2] for one in warnings.filters if one[0] == 'default']\n"
+    + "        self.assertNotIn(Warning, shown)\n"
+    + "\nsys.warnoptions.append('ignore')\n",
     "has no text for itself": PASSED + "\n    def __str__(self):\n        raise ValueError\n",
     "starts no test": PASSED + "\n    def run(self, result=None):\n        result.addSuccess(self)\n",
     "replaces wasSuccessful while running": TEST.format(
@@ -96,7 +110,7 @@ class TestPlainFailures(unittest.TestCase):
                     may_pass = any(fact == name and minor <= last for name, last in PLAIN_PASSES)
                     module = Path(folder, "tests", "test_app.py")
                     module.parent.mkdir()
-                    module.write_text("import os, sys, time, unittest, unittest.mock\n" + source)
+                    module.write_text("import os, sys, time, unittest, unittest.mock, warnings\n" + source)
 
                     self.assertEqual(may_pass, self.run_plainly(python.path, folder) == 0)
                     findings = run_project(Path(folder), python.path)

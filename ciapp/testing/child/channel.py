@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import sys
 from _thread import allocate_lock
-from os import _exit, close, dup, dup2, getpid, write
+from os import _exit, close, dup, dup2, fstat, getpid, write
 from time import sleep
 
 try:
     from _json import encode_basestring_ascii
 except ImportError:  # not part of every build
     from json.encoder import py_encode_basestring_ascii as encode_basestring_ascii
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself is not imported: it takes longer than all of this
+    from typing import Any
 
 __unittest = True  # unittest leaves frames of such modules out of tracebacks
 
@@ -66,6 +70,14 @@ class Channel:
     def is_copy(self) -> bool:
         """Whether this process is a fork of the child, not the child."""
         return getpid() != self._pid
+
+    def is_own_stderr(self, stream: Any) -> bool:
+        """Whether the child began with this stream, and its descriptor is the parent's pipe still."""
+        try:
+            here, there = fstat(stream.fileno()), fstat(self._pipes[1])
+        except Exception:  # closed, or no file at all
+            return False
+        return stream is self._streams[1] and here.st_ino == there.st_ino and here.st_dev == there.st_dev
 
     def emit(self, kind: str, fields: str = "") -> None:
         """Send one event; `fields` is JSON that follows "type" and "n". A forked copy stays silent."""

@@ -71,7 +71,8 @@ def guard_suites(ours: Result) -> None:
             set_up_this_class(self, test, result)
         if result is ours:
             if is_new:
-                ours.takes_turns = cls.run is not _run or cls.__call__ is not _call
+                # What a suite holds need not be a test: anything that is called with a result will do.
+                ours.takes_turns = getattr(cls, "run", None) is not _run or cls.__call__ is not _call
             if ours.takes_turns:
                 ours.turn(test)
 

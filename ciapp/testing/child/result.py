@@ -72,6 +72,8 @@ class Result(TextTestResult):
 
     def startTest(self, test: Any) -> None:  # noqa: N802
         self.testsRun += 1
+        if self.buffer:  # which only tests can have asked for
+            self._setupStdout()  # type: ignore[attr-defined]
         running = self._running[id(test)] = Running(self._index_of(test))
         self._channel.mark(str(running.index))
         self._channel.emit("start", f',"test":{running.index}')
@@ -79,6 +81,8 @@ class Result(TextTestResult):
 
     def stopTest(self, test: Any) -> None:  # noqa: N802
         ended = monotonic()
+        if self.buffer:
+            self._restoreStdout()  # type: ignore[attr-defined]
         running = self._running.pop(id(test), None)
         if running is None:
             return  # a skip that had no start

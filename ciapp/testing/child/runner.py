@@ -14,11 +14,11 @@ from __future__ import annotations
 import sys
 import time
 import unittest
-from os import write
 from unittest import runner
 from unittest.suite import BaseTestSuite, _ErrorHolder  # type: ignore[attr-defined]
 from unittest.util import strclass
 
+from .channel import Channel
 from .result import Result
 from .traces import Running
 
@@ -102,7 +102,7 @@ def adopt(result: Any) -> None:
     vars(result).update(dots=False, showAll=getattr(result, "showAll", False))
 
 
-def run_program(suite: Any, run_whole: Callable[[Any, Any], None]) -> tuple[Any, Any]:
+def run_program(suite: Any, warns: Any, run_whole: Callable[[Any, Any], None]) -> tuple[Any, Any]:
     """Let unittest's program run a suite; its exit status, and what came out of it instead.
 
     The first suite that is called with a result goes to `run_whole`, with that result.
@@ -111,8 +111,7 @@ def run_program(suite: Any, run_whole: Callable[[Any, Any], None]) -> tuple[Any,
     settings = {"module": None, "defaultTest": None, "testLoader": unittest.defaultTestLoader, "test": suite}
     settings.update(testRunner=None, progName=sys.argv[0], exit=True, verbosity=1, failfast=False)
     settings.update(catchbreak=False, buffer=False, tb_locals=False, durations=None)
-    settings.update(warnings=None if sys.warnoptions else "default")
-    vars(program).update(settings)
+    vars(program).update(settings, warnings=warns)
     call_suite: Any = BaseTestSuite.__call__
 
     def call(self: Any, *args: Any, **options: Any) -> Any:
@@ -135,22 +134,22 @@ def run_program(suite: Any, run_whole: Callable[[Any, Any], None]) -> tuple[Any,
     return 0, None
 
 
-def sum_up(result: Result, started: float, has_run: bool) -> None:
+def sum_up(result: Result, channel: Channel, started: float, has_run: bool) -> None:
     """What unittest's own runner does once a suite has run, but for the summary that it prints.
 
     Raises what ends a plain run there: for a stream that the tests closed, a clock that they broke. `started`
     is that clock's time when the run began, `has_run` whether any test has an outcome.
     """
     "%.3f" % (time.perf_counter() - started)
-    if not is_genuine():
-        result.printErrors()
+    if result.wasSuccessful():
+        result.printErrors()  # of which there are none
     if not _are_kept_genuine():
         raise TypeError("methods of unittest's results were replaced while tests ran, and were not followed")
-    result.stream.write("")
+    # A line goes where the tests would have unittest write, for it may not arrive; none to the parent.
+    result.stream.write("" if channel.is_own_stderr(result.stream.stream) else "\n")
     result.stream.flush()
-    if result.stream.stream is sys.__stderr__:
-        write(result.stream.fileno(), b"")
-    if has_run and sys.version_info >= (3, 12) and not result.testsRun and not result.skipped:
+    summed = len(result.expectedFailures), len(result.unexpectedSuccesses), len(result.skipped)
+    if has_run and sys.version_info >= (3, 12) and not result.testsRun and not summed[2]:
         raise RuntimeError("no test was started, so unittest says that none was run")
 
 

@@ -41,6 +41,7 @@ def run(orders: dict[str, Any], channel: Channel) -> bool:
     loader = Loader(channel, orders["skip"])
     if orders["names"]:
         loader.testNamePatterns = [name if "*" in name else f"*{name}*" for name in orders["names"]]
+    warns = None if sys.warnoptions else "default"  # tests that are imported may change them
     try:
         suite = loader.discover(orders["start"], orders["pattern"], orders["top"])
     except BaseException:
@@ -54,7 +55,7 @@ def run(orders: dict[str, Any], channel: Channel) -> bool:
     manifest = Manifest(suite, orders["done"], orders["only"], orders["scopes"])
     manifest.emit(channel, unloaded_files(start, base, orders["pattern"], loader.matched))
     prune(suite, manifest.is_waiting)
-    is_good = (_run_suite if is_genuine() else _follow)(suite, channel, manifest)
+    is_good = (_run_suite if is_genuine() else _follow)(suite, channel, manifest, warns)
     channel.mark("-")
     names = ",".join(quote(name) for name in _threads_left())
     channel.emit("end", f',"threads":[{names}],"good":{"true" if is_good else "false"}')
@@ -80,14 +81,15 @@ def _look_like_unittest(orders: dict[str, Any]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _run_suite(suite: Any, channel: Channel, manifest: Manifest) -> bool:
-    """Run it as unittest's own runner does; whether all went well."""
+def _run_suite(suite: Any, channel: Channel, manifest: Manifest, warns: Any) -> bool:
+    """Run it as unittest's own runner does; whether all went well. `warns` is its filter of warnings."""
     result = Result(channel, manifest, is_plain(suite))
+    unittest.registerResult(result)
     guard_suites(result)
     waiting = manifest.listed_waiting()
     with warnings.catch_warnings():
-        if not sys.warnoptions:
-            warnings.simplefilter("default")
+        if warns is not None:
+            warnings.simplefilter(warns)
             if sys.version_info < (3, 12):
                 # Older unittests show the warnings about their own aliases once per module.
                 warnings.filterwarnings(
@@ -99,13 +101,13 @@ def _run_suite(suite: Any, channel: Channel, manifest: Manifest) -> bool:
         result.stopTestRun()
     channel.mark("-")
     try:
-        sum_up(result, started, has_run=manifest.listed_waiting() < waiting)
+        sum_up(result, channel, started, has_run=manifest.listed_waiting() < waiting)
     except BaseException:
         result.fixture_failed("run", RUNNER, sys.exc_info())
     return result.wasSuccessful()
 
 
-def _follow(suite: Any, channel: Channel, manifest: Manifest) -> bool:
+def _follow(suite: Any, channel: Channel, manifest: Manifest, warns: Any) -> bool:
     """Run it through whatever the tests have put in the place of unittest's own runner and result."""
     result = Result.__new__(Result)  # unittest's __init__ may be what was replaced
     result.join(channel, manifest, False)
@@ -119,7 +121,7 @@ def _follow(suite: Any, channel: Channel, manifest: Manifest) -> bool:
         _run_to_its_end(whole, result, manifest)
         channel.mark("-")
 
-    status, error = run_program(suite, run_whole)
+    status, error = run_program(suite, warns, run_whole)
     if error is not None:
         channel.mark("-")
         result.fixture_failed("run", RUNNER, error, manifest.waiting_under(suite))
