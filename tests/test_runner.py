@@ -53,6 +53,16 @@ MODULES = {
         "unittest.TestResult.printErrors = unittest.TextTestResult.printErrors = lambda self: 1 / 0"
     ),
     "replaces TestResult.addSkip": SKIPPED + "\nunittest.TestResult.addSkip = lambda *_: 1 / 0\n",
+    "replaces the class of the loader": PASSED
+    + """
+class Loader(unittest.TestLoader):
+    def loadTestsFromModule(self, *_, **__):
+        return unittest.FunctionTestCase(lambda: 1 / 0)
+
+unittest.defaultTestLoader.__class__ = Loader
+""",
+    "replaces what the runner calls": PASSED + "\nunittest.runner.registerResult = None\n",
+    "replaces how the runner writes": PASSED + "\nunittest.runner._WritelnDecorator.writeln = None\n",
     "replaces TestSuite.run": PASSED
     + """
 run = unittest.TestSuite.run

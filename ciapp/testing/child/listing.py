@@ -277,16 +277,24 @@ class Loader(unittest.TestLoader):
     with, where tests that are imported early may set another prefix, order or class of suites for the rest.
     """
 
-    __slots__ = ("_channel", "_name", "_skip", "loading", "matched")
+    __slots__ = ("_channel", "_name", "_shared", "_skip", "loading", "matched")
 
-    def __init__(self, channel: Channel, skip: tuple[str, ...]) -> None:
-        # No call of unittest's __init__: it would clear what is shared.
-        self.__dict__ = unittest.defaultTestLoader.__dict__
+    def __init__(self, channel: Channel | None = None, skip: tuple[str, ...] = ()) -> None:
+        super().__init__()  # all there is to a loader that the tests make of this class
+        self._shared = unittest.defaultTestLoader if channel is not None else None
+        if self._shared is not None:
+            self.__dict__ = self._shared.__dict__
         self.matched: set[str] = set()
         self.loading = ""  #: the module that discovery is at; empty between two
         self._name = ""
         self._channel = channel
         self._skip = skip
+
+    def discover(self, *args: Any, **options: Any) -> Any:
+        suite = super().discover(*args, **options)
+        if self._shared is not None and type(self._shared) is not _plain:
+            raise TypeError("the class of unittest's default loader was replaced, and cannot be followed")
+        return suite
 
     def loadTestsFromModule(self, module: Any, *args: Any, **options: Any) -> Any:  # noqa: N802
         try:
@@ -315,7 +323,8 @@ class Loader(unittest.TestLoader):
 
     def _announce(self, name: str) -> None:
         self.loading = name
-        self._channel.emit("loading", f',"module":{quote(name)}')
+        if self._channel is not None:
+            self._channel.emit("loading", f',"module":{quote(name)}')
 
     def _match_path(self, path: str, full_path: str, pattern: str) -> bool:
         matches: bool = _plain._match_path(self, path, full_path, pattern)
