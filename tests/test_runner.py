@@ -126,6 +126,18 @@ class TestPlainFailures(unittest.TestCase):
                     findings = run_project(Path(folder), python.path)
                     self.assertEqual(may_pass, findings.status is Status.PASSED, findings)
 
+    def test_a_set_up_that_fails_is_all_there_is_to_tell(self) -> None:
+        for python in find_pythons()[::5]:
+            for failure in ("1 / 0", "sys.exit(1)"):
+                with self.subTest(failure, python=python.version), tempfile.TemporaryDirectory() as folder:
+                    module = Path(folder, "tests", "test_app.py")
+                    module.parent.mkdir()
+                    module.write_text(f"import sys, unittest\n\ndef setUpModule():\n    {failure}\n{PASSED}")
+
+                    [fixture] = run_project(Path(folder), python.path).fixtures
+
+                    self.assertEqual("setUpModule", fixture.phase)
+
     def run_plainly(self, python: Path, folder: str) -> int:
         done = subprocess.run(
             [python, "-m", "unittest", "discover", "-s", "tests"],

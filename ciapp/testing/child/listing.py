@@ -119,6 +119,10 @@ class Manifest:
         """How many of the tests that were listed at first have not run, and may yet."""
         return sum(index < self._listed for index in self._held.keys() - self._given_up)
 
+    def left(self) -> int:
+        """How many tests have not run, whether or not they may yet."""
+        return len(self._held)
+
     def give_up(self, indexes: list[int]) -> None:
         """These tests will not run, for their fixture failed."""
         self._given_up.update(indexes)

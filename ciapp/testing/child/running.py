@@ -86,7 +86,7 @@ def _run_suite(suite: Any, channel: Channel, manifest: Manifest, warns: Any) -> 
     result = Result(channel, manifest, is_plain(suite))
     unittest.registerResult(result)
     guard_suites(result)
-    waiting = manifest.listed_waiting()
+    left = manifest.left()
     with warnings.catch_warnings():
         if warns is not None:
             warnings.simplefilter(warns)
@@ -101,7 +101,7 @@ def _run_suite(suite: Any, channel: Channel, manifest: Manifest, warns: Any) -> 
         result.stopTestRun()
     channel.mark("-")
     try:
-        sum_up(result, channel, started, has_run=manifest.listed_waiting() < waiting)
+        sum_up(result, channel, started, has_run=manifest.left() < left)
     except BaseException:
         result.fixture_failed("run", RUNNER, sys.exc_info())
     return result.wasSuccessful()
