@@ -293,6 +293,7 @@ class TestMemory(HostileTest):
         "rings": "Function not implemented",
         "spliced": "Function not implemented",
         "queues": "Too many open files",
+        "filters": "Invalid argument",
     }
 
     def test_memory_is_counted_wherever_it_is(self) -> None:
@@ -333,10 +334,12 @@ class TestMemory(HostileTest):
                 self.assertEqual(["used"], run_unconfined("hostile_memory_bomb", way, "1", "stop"))
                 self.assert_refused(way, reason)
 
-    def test_secret_memory_is_refused_at_both_levels(self) -> None:
-        if run_unconfined("hostile_memory_bomb", "secret", "1", "stop") != ["used"]:
-            self.skipTest("this kernel has no secret memory, or not for us")
-        self.assert_refused("secret", "Function not implemented")
+    def test_secret_memory_and_rules_of_landlock_are_refused_at_both_levels(self) -> None:
+        for way in ("secret", "rules"):
+            with self.subTest(way):
+                if run_unconfined("hostile_memory_bomb", way, "1", "stop") != ["used"]:
+                    self.skipTest("this kernel has none, or not for us")
+                self.assert_refused(way, "Function not implemented")
 
     def assert_refused(self, way: str, reason: str) -> None:
         """One way to use memory is not to be had."""
@@ -369,6 +372,15 @@ block.unlink()
         checkout = self.place.commit({"app.py": ""})
         ended = run_python(self.place.open(checkout, limits=Limits(memory_mib=300)), script)
         self.assertEqual((0, "", ""), ended)
+
+
+class TestKernel(HostileTest):
+    @unittest.skipUnless(platform.machine() in KEY_CALLS, "numbers of system calls are not known here")
+    def test_what_no_suite_needs_of_the_kernel_is_refused_at_both_levels(self) -> None:
+        self.assertEqual(["aio"], run_unconfined("hostile_widens_the_kernel")[:1])
+        for setting in SETTINGS:
+            self.place.setting = setting
+            self.assertEqual((0, ""), self.attack("hostile_widens_the_kernel")[:2])
 
 
 class TestDisk(HostileTest):

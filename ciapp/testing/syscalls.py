@@ -9,8 +9,13 @@
 - io_uring, which holds files that stand in no process's list.
 - Secret memory (memfd_secret), which nobody is told the size of once it is not mapped any more.
 - vmsplice: a byte of it in a pipe keeps the page that it stands in, which may be of 2 MiB.
-- Sockets to the machine that this one is a guest of, and to its other guests (vsock): no network namespace
-  holds them.
+- Landlock, whose rules are memory that a descriptor alone keeps, any number of them.
+- Filters of calls with a listener, a descriptor that keeps them when nobody is held by them any more.
+- aio: there are 65,536 events for the whole host, which a database on it may need.
+- fanotify, perf events, bpf and userfaultfd, of which programs have broken kernels and no suite has need.
+- Sockets but those of unix, IP, netlink and packets (which take a capability). For others the kernel loads
+  modules; and those to the machine that this one is a guest of, and to its other guests (vsock), no network
+  namespace holds.
 - User namespaces. In one of its own a program has every capability: it mounts file systems that nobody else
   sees, and calls parts of the kernel that only root is trusted with elsewhere.
 
@@ -30,11 +35,13 @@ import msgspec
 
 SEGMENT_BYTES = 16 * 1024
 SEMAPHORES = 32  #: of a set
-IO_URING_SETUP, CLONE3, MEMFD_SECRET = 425, 435, 447  #: everywhere
+IO_URING_SETUP, CLONE3, LANDLOCK_CREATE_RULESET, MEMFD_SECRET = 425, 435, 444, 447  #: everywhere
 CLONE_NEWUSER = 0x10000000
-AF_VSOCK = 40
+FILTER_WITH_LISTENER = 8
+FAMILIES = (1, 2, 10, 16, 17)  #: unix, inet, inet6, netlink, packet
 IPC_SEMGET, IPC_MSGGET, IPC_SHMGET = 2, 13, 23  #: what `ipc` is asked for, by its first argument
-CALL_SOCKET = 1  #: the same of `socketcall`, whose other arguments no filter sees; programs use `socket` then
+#: The same of `socketcall`, whose other arguments no filter sees: programs use `socket` and `socketpair`.
+CALL_SOCKET, CALL_SOCKETPAIR = 1, 8
 
 
 class Calls(msgspec.Struct, frozen=True):
@@ -49,6 +56,9 @@ class Calls(msgspec.Struct, frozen=True):
     unshare: int
     setns: int
     vmsplice: int
+    socketpair: int
+    seccomp: int
+    others: tuple[int, ...]  #: io_setup, bpf, perf_event_open, userfaultfd, fanotify_init
     ipc: int | None = None  #: one call for all of System V's
     socketcall: int | None = None  #: one call for all that is done with sockets
     low_first: bool = True  #: which half of an argument comes first
@@ -56,26 +66,71 @@ class Calls(msgspec.Struct, frozen=True):
 
 
 #: Architecture as the kernel names it to filters → its calls: keys, semget, msgget, shmget, socket, clone,
-#: unshare, setns, vmsplice.
+#: unshare, setns, vmsplice, socketpair, seccomp, and others.
 ARCHITECTURES = {
     # x86_64, and i386, which it runs as well
-    0xC000003E: Calls(248, 64, 68, 29, 41, 56, 272, 308, 278),
-    0x40000003: Calls(286, 393, 399, 395, 359, 120, 310, 346, 316, ipc=117, socketcall=102),
+    0xC000003E: Calls(248, 64, 68, 29, 41, 56, 272, 308, 278, 53, 317, (206, 321, 298, 323, 300)),
+    0x40000003: Calls(
+        286,
+        393,
+        399,
+        395,
+        359,
+        120,
+        310,
+        346,
+        316,
+        360,
+        354,
+        (245, 357, 336, 374, 338),
+        ipc=117,
+        socketcall=102,
+    ),
     # aarch64, arm, riscv64
-    0xC00000B7: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75),
-    0x40000028: Calls(309, 299, 303, 307, 281, 120, 337, 375, 343),
-    0xC00000F3: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75),
+    0xC00000B7: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75, 199, 277, (0, 280, 241, 282, 262)),
+    0x40000028: Calls(309, 299, 303, 307, 281, 120, 337, 375, 343, 288, 383, (243, 386, 364, 388, 367)),
+    0xC00000F3: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75, 199, 277, (0, 280, 241, 282, 262)),
     # ppc64le, s390x
-    0xC0000015: Calls(269, 393, 399, 395, 326, 120, 282, 350, 285, ipc=117, socketcall=102),
+    0xC0000015: Calls(
+        269,
+        393,
+        399,
+        395,
+        326,
+        120,
+        282,
+        350,
+        285,
+        333,
+        358,
+        (227, 361, 319, 364, 323),
+        ipc=117,
+        socketcall=102,
+    ),
     0x80000016: Calls(
-        278, 393, 399, 395, 359, 120, 303, 339, 309, ipc=117, socketcall=102, low_first=False, clone_flags=1
+        278,
+        393,
+        399,
+        395,
+        359,
+        120,
+        303,
+        339,
+        309,
+        360,
+        348,
+        (243, 351, 331, 355, 332),
+        ipc=117,
+        socketcall=102,
+        low_first=False,
+        clone_flags=1,
     ),
 }
 KEY_CALLS = 3
 X32 = 0x40000000  #: set in the numbers of x86_64's other ABI, whose calls these are too
 
 LOAD, AND, RETURN = 0x20, 0x54, 0x06  #: codes of instructions
-EQUAL, ABOVE, AT_LEAST, ANY_BIT = 0x15, 0x25, 0x35, 0x45
+JUMP, EQUAL, ABOVE, AT_LEAST, ANY_BIT = 0x05, 0x15, 0x25, 0x35, 0x45
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  #: where a call's facts stand
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
 
@@ -94,18 +149,22 @@ def _block(calls: Calls) -> list[bytes]:
     refuse = [_do(RETURN, ERROR | ENOSYS)]
     block = [_do(LOAD, NUMBER), _do(AND, 0xFFFFFFFF ^ X32)]
     block += [_do(AT_LEAST, calls.keys, no=2), _do(AT_LEAST, calls.keys + KEY_CALLS, yes=1), *refuse]
-    block += _when(IO_URING_SETUP, refuse) + _when(calls.msgget, refuse) + _when(CLONE3, refuse)
-    block += _when(MEMFD_SECRET, refuse)
-    block += _when(calls.vmsplice, refuse)
-    block += _when(calls.clone, _without(CLONE_NEWUSER, calls.clone_flags, calls))
-    block += _when(calls.unshare, _without(CLONE_NEWUSER, 0, calls))
+    nowhere = (IO_URING_SETUP, CLONE3, LANDLOCK_CREATE_RULESET, MEMFD_SECRET)
+    block += _when_any((*nowhere, calls.msgget, calls.vmsplice, *calls.others), refuse)
+    block += _when(calls.clone, _without(CLONE_NEWUSER, calls.clone_flags, calls, EPERM))
+    block += _when(calls.unshare, _without(CLONE_NEWUSER, 0, calls, EPERM))
+    block += _when(calls.seccomp, _without(FILTER_WITH_LISTENER, 1, calls, EINVAL))
     block += _when(calls.setns, [_do(RETURN, ERROR | EPERM)])  # which asks for capabilities in any case
     block += _when(calls.semget, _up_to(SEMAPHORES, 1, calls))
     block += _when(calls.shmget, _up_to(SEGMENT_BYTES, 1, calls))
-    no_vsock = [_do(LOAD, _low_half(0, calls)), *_when(AF_VSOCK, [_do(RETURN, ERROR | EAFNOSUPPORT)])]
-    block += _when(calls.socket, [*no_vsock, _do(RETURN, ALLOW)])
+    usual = [_do(LOAD, _low_half(0, calls)), *_when_any(FAMILIES, [_do(RETURN, ALLOW)])]
+    block += _when_any((calls.socket, calls.socketpair), [*usual, _do(RETURN, ERROR | EAFNOSUPPORT)])
     if calls.socketcall is not None:
-        asked = [_do(LOAD, _low_half(0, calls)), *_when(CALL_SOCKET, refuse), _do(RETURN, ALLOW)]
+        asked = [
+            _do(LOAD, _low_half(0, calls)),
+            *_when_any((CALL_SOCKET, CALL_SOCKETPAIR), refuse),
+            _do(RETURN, ALLOW),
+        ]
         block += _when(calls.socketcall, asked)
     if calls.ipc is not None:
         asked = [_do(LOAD, _low_half(0, calls)), _do(AND, 0xFFFF), *_when(IPC_MSGGET, refuse)]
@@ -117,6 +176,12 @@ def _block(calls: Calls) -> list[bytes]:
 
 def _when(number: int, then: list[bytes]) -> list[bytes]:
     return [_do(EQUAL, number, no=len(then)), *then]
+
+
+def _when_any(numbers: tuple[int, ...], then: list[bytes]) -> list[bytes]:
+    last = len(numbers)
+    steps = [_do(EQUAL, number, yes=last - at + 1) for at, number in enumerate(numbers, 1)]
+    return [*steps, _do(JUMP, len(then)), *then]
 
 
 def _up_to(most: int, argument: int, calls: Calls) -> list[bytes]:
@@ -133,12 +198,12 @@ def _up_to(most: int, argument: int, calls: Calls) -> list[bytes]:
     ]
 
 
-def _without(flag: int, argument: int, calls: Calls) -> list[bytes]:
+def _without(flag: int, argument: int, calls: Calls, error: int) -> list[bytes]:
     """Allow the call when an argument of it does not have a flag."""
     return [
         _do(LOAD, _low_half(argument, calls)),
         _do(ANY_BIT, flag, no=1),
-        _do(RETURN, ERROR | EPERM),
+        _do(RETURN, ERROR | error),
         _do(RETURN, ALLOW),
     ]
 

@@ -17,8 +17,8 @@ import threading
 import time
 
 way, mib = sys.argv[1], int(sys.argv[2])
-CALLS = {"x86_64": (29, 31, 64, 66, 68, 71), "aarch64": (194, 195, 190, 191, 186, 187)}
-SHMGET, SHMCTL, SEMGET, SEMCTL, MSGGET, MSGCTL = CALLS.get(platform.machine(), [0] * 6)
+CALLS = {"x86_64": (29, 31, 64, 66, 68, 71, 317), "aarch64": (194, 195, 190, 191, 186, 187, 277)}
+SHMGET, SHMCTL, SEMGET, SEMCTL, MSGGET, MSGCTL, SECCOMP = CALLS.get(platform.machine(), [0] * 7)
 RECORD = 200  #: bytes that the kernel takes for a lock or a watch
 PRIVATE, CREATE, REMOVE = 0, 0o1600, 0
 taken = []
@@ -28,7 +28,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(number, *arguments):
-    result = libc.syscall(number, *map(ctypes.c_long, arguments))
+    result = libc.syscall(number, *(ctypes.c_long(one) if isinstance(one, int) else one for one in arguments))
     if result < 0:
         sys.exit("refused: " + os.strerror(ctypes.get_errno()))
     return result
@@ -303,6 +303,25 @@ elif way == "offered":  # locks that belong to no process: of files that are map
             sys.exit("refused: " + error.strerror)
         if number % 1000 == 999:
             os.close(file)
+elif way == "rules":  # of Landlock, 65,536 ports in a descriptor
+    for _ in range(mib // 8 or 1):
+        kept.append(call(444, (ctypes.c_uint64 * 2)(0, 3), 16, 0))
+        for port in range(1 << 16):
+            call(445, kept[-1], 2, (ctypes.c_uint64 * 2)(3, port), 0)
+elif way == "filters":  # of calls, kept by who may listen to them while nobody is held by them any more
+    allow = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7FFF0000) * 4000)
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 4000, ctypes.addressof(allow)))
+    ours, theirs = socket.socketpair()
+    for _ in range(mib):
+        if os.fork() == 0:
+            libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+            for _ in range(2):
+                call(SECCOMP, 1, 0, program)
+            socket.send_fds(theirs, [b"x"], [call(SECCOMP, 1, 8, program)])
+            os._exit(0)
+        if os.wait()[1]:
+            os._exit(1)
+        kept.extend(socket.recv_fds(ours, 1, 1)[1])
 elif way == "segments":
     for _ in range(mib):
         taken.append((SHMCTL, call(SHMGET, PRIVATE, 1 << 20, CREATE), REMOVE, 0))
