@@ -835,6 +835,16 @@ assert libc.shmget(key, 56, 0o1600) >= 0 and libc.semget(key, 1, 0o1600) >= 0
         left = [file for folder in folders for file in Path(folder).iterdir() if file.name.startswith(mark)]
         self.assertEqual(([], ["kept"]), (left, [file.name for file in outside.iterdir()]))
 
+    def test_what_a_program_writes_where_everybody_may_write_counts_as_disk(self) -> None:
+        place = Place(self, "off")
+        place.state.parent.chmod(0o755)
+        attack = (TREE / "tests/samples/hostile_fills_the_disk/attack.py").read_text("utf-8")
+        for folder in ("/dev/shm", "/var/tmp"):
+            with self.subTest(folder):
+                sandbox = place.open(place.commit({"app.py": ""}), limits=Limits(disk_mib=50))
+                ended = run_python(sandbox, attack, folder, "300", within_s=20)
+                self.assertRegex(ended.breach, r"^the run uses \d+ MiB of disk; 50 are allowed$")
+
     def test_a_guard_that_is_killed_from_outside_says_nothing_of_its_program_and_leaves_nothing(self) -> None:
         place = Place(self, "off")
         place.state.parent.chmod(0o755)

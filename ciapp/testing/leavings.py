@@ -22,16 +22,22 @@ IPC_RMID = 0
 
 def remove_leavings(uid: int) -> None:
     """Remove what belongs to an identity. Raises CheckoutError when something cannot be removed."""
-    for folder in OPEN_TO_ALL:
-        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-            for entry in entries:
-                if _owner(entry) == uid:
-                    _remove(entry)
+    for entry in list_leavings(uid):
+        _remove(entry)
     libc = ctypes.CDLL(None)
     for number in _ipc("shm", uid):
         libc.shmctl(number, IPC_RMID, None)
     for number in _ipc("sem", uid):
         libc.semctl(number, 0, IPC_RMID)
+
+
+def list_leavings(uid: int) -> Iterator[os.DirEntry[str]]:
+    """The files and folders of an identity where everybody may write."""
+    for folder in OPEN_TO_ALL:
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                if _owner(entry) == uid:
+                    yield entry
 
 
 def _owner(entry: os.DirEntry[str]) -> int | None:

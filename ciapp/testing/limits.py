@@ -87,7 +87,8 @@ class LimitsOnly:
             "lifeline": lifeline_end,
             "status": status_end,
         }
-        usage = Usage(self._limits, [*self._writable, self._scratch])
+        owner = self._identity.uid if self._identity.is_own else None
+        usage = Usage(self._limits, [*self._writable, self._scratch], owner=owner)
         orders = memory_file(json.dumps(order).encode("ascii"))
         try:
             # The guard may be root: no variable of the commit's choice, LD_PRELOAD for one, is to reach it.

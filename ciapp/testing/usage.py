@@ -25,6 +25,7 @@ from ciapp.testing.folders import OPEN_FOLDER
 from ciapp.testing.holdings import Holdings
 from ciapp.testing.host_memory import HostGrowth
 from ciapp.testing.kernel_memory import KernelMemory
+from ciapp.testing.leavings import OPEN_TO_ALL, list_leavings
 from ciapp.testing.processes import list_tellers, list_tree, proportional_bytes, resident_bytes
 
 MIB = 1 << 20
@@ -42,12 +43,19 @@ INODE_BYTES = 1024  #: kernel memory that one file of a tmpfs takes, about
 class Usage:
     """Memory and disk of one run, held against its limits."""
 
-    def __init__(self, limits: Limits, folders: Sequence[Path]) -> None:
-        """`folders` are those on disk that the run may write to; what stands in them already counts too."""
+    def __init__(self, limits: Limits, folders: Sequence[Path], *, owner: int | None = None) -> None:
+        """`folders` are those on disk that the run may write to; what stands in them already counts too.
+
+        `owner` is the run's own identity where it also sees the folders of this host that everybody may
+        write to: whatever is its there counts as disk, in memory or not.
+        """
         self._limits = limits
         self._folders = folders
+        self._owner = owner
+        open_to_all = [Path(folder) for folder in OPEN_TO_ALL if owner is not None]
+        self._filling = [*folders, *filter(Path.is_dir, open_to_all)]
         self._devices = frozenset(os.stat(folder).st_dev for folder in folders)
-        self._filled_at_start, self._taken = _filled(folders), _taken(folders)
+        self._filled_at_start, self._taken = _filled(folders), _taken(self._filling)
         self._host = HostGrowth()
         self._kernel = KernelMemory()
         self._walk: Generator[int, None, None] | None = None
@@ -115,7 +123,7 @@ class Usage:
         if self._walk is None:
             if now < self._walk_at:
                 return 0
-            taken = _taken(self._folders)
+            taken = _taken(self._filling)
             if taken - self._taken < GROWTH_WORTH_A_WALK and now < self._walk_at + WALK_AT_LEAST_EVERY_S:
                 return 0
             self._taken = taken
@@ -136,6 +144,10 @@ class Usage:
         """Disk of everything in the folders, file by file: each name of a file counts, and for something."""
         anchors: WeakSet[_Anchor] = WeakSet()
         waiting: list[tuple[_Anchor | None, str]] = [(None, os.fspath(folder)) for folder in self._folders]
+        for entry in [] if self._owner is None else list_leavings(self._owner):
+            yield _blocks(entry)
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append((None, entry.path))
         while waiting:
             anchor, path = waiting.pop()
             try:

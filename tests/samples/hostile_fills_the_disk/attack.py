@@ -1,6 +1,6 @@
 """Fill the disk with files that are seen, that have no name, or that only seem to be large.
 
-attack.py files|unlinked|sparse MIB    then waits to be stopped.
+attack.py files|unlinked|sparse|FOLDER MIB    then waits to be stopped.
 """
 import os
 import sys
@@ -16,6 +16,9 @@ if way == "sparse":
     except OSError as error:
         print(error.strerror)
     sys.exit()
+if way.startswith("/"):
+    os.mkdir("%s/%d" % (way, os.getuid()))
+    os.chdir("%s/%d" % (way, os.getuid()))
 for number in range(mib // 10):
     file = os.open(str(number), os.O_CREAT | os.O_RDWR)
     for _ in range(10):
