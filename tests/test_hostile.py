@@ -294,6 +294,7 @@ class TestMemory(HostileTest):
         "spliced": "Function not implemented",
         "queues": "Too many open files",
         "filters": "Invalid argument",
+        "owned": "Invalid argument",
     }
 
     def test_memory_is_counted_wherever_it_is(self) -> None:

@@ -11,6 +11,8 @@
 - vmsplice: a byte of it in a pipe keeps the page that it stands in, which may be of 2 MiB.
 - Landlock, whose rules are memory that a descriptor alone keeps, any number of them.
 - Filters of calls with a listener, a descriptor that keeps them when nobody is held by them any more.
+- Locks of an open file: any number of them lives on with a mapping of it, when no descriptor tells of them
+  any more. Those of processes and flock are to be had.
 - aio: there are 65,536 events for the whole host, which a database on it may need.
 - fanotify, perf events, bpf and userfaultfd, of which programs have broken kernels and no suite has need.
 - Sockets but those of unix, IP, netlink and packets (which take a capability). For others the kernel loads
@@ -38,6 +40,7 @@ SEMAPHORES = 32  #: of a set
 IO_URING_SETUP, CLONE3, LANDLOCK_CREATE_RULESET, MEMFD_SECRET = 425, 435, 444, 447  #: everywhere
 CLONE_NEWUSER = 0x10000000
 FILTER_WITH_LISTENER = 8
+F_OFD_SETLK, F_OFD_SETLKW = 37, 38
 FAMILIES = (1, 2, 10, 16, 17)  #: unix, inet, inet6, netlink, packet
 IPC_SEMGET, IPC_MSGGET, IPC_SHMGET = 2, 13, 23  #: what `ipc` is asked for, by its first argument
 #: The same of `socketcall`, whose other arguments no filter sees: programs use `socket` and `socketpair`.
@@ -58,6 +61,7 @@ class Calls(msgspec.Struct, frozen=True):
     vmsplice: int
     socketpair: int
     seccomp: int
+    fcntl: int  #: the one that takes large files, where there are two
     others: tuple[int, ...]  #: io_setup, bpf, perf_event_open, userfaultfd, fanotify_init
     ipc: int | None = None  #: one call for all of System V's
     socketcall: int | None = None  #: one call for all that is done with sockets
@@ -66,10 +70,10 @@ class Calls(msgspec.Struct, frozen=True):
 
 
 #: Architecture as the kernel names it to filters → its calls: keys, semget, msgget, shmget, socket, clone,
-#: unshare, setns, vmsplice, socketpair, seccomp, and others.
+#: unshare, setns, vmsplice, socketpair, seccomp, fcntl, and others.
 ARCHITECTURES = {
     # x86_64, and i386, which it runs as well
-    0xC000003E: Calls(248, 64, 68, 29, 41, 56, 272, 308, 278, 53, 317, (206, 321, 298, 323, 300)),
+    0xC000003E: Calls(248, 64, 68, 29, 41, 56, 272, 308, 278, 53, 317, 72, (206, 321, 298, 323, 300)),
     0x40000003: Calls(
         286,
         393,
@@ -82,14 +86,15 @@ ARCHITECTURES = {
         316,
         360,
         354,
+        221,
         (245, 357, 336, 374, 338),
         ipc=117,
         socketcall=102,
     ),
     # aarch64, arm, riscv64
-    0xC00000B7: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75, 199, 277, (0, 280, 241, 282, 262)),
-    0x40000028: Calls(309, 299, 303, 307, 281, 120, 337, 375, 343, 288, 383, (243, 386, 364, 388, 367)),
-    0xC00000F3: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75, 199, 277, (0, 280, 241, 282, 262)),
+    0xC00000B7: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75, 199, 277, 25, (0, 280, 241, 282, 262)),
+    0x40000028: Calls(309, 299, 303, 307, 281, 120, 337, 375, 343, 288, 383, 221, (243, 386, 364, 388, 367)),
+    0xC00000F3: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75, 199, 277, 25, (0, 280, 241, 282, 262)),
     # ppc64le, s390x
     0xC0000015: Calls(
         269,
@@ -103,6 +108,7 @@ ARCHITECTURES = {
         285,
         333,
         358,
+        55,
         (227, 361, 319, 364, 323),
         ipc=117,
         socketcall=102,
@@ -119,6 +125,7 @@ ARCHITECTURES = {
         309,
         360,
         348,
+        55,
         (243, 351, 331, 355, 332),
         ipc=117,
         socketcall=102,
@@ -154,6 +161,9 @@ def _block(calls: Calls) -> list[bytes]:
     block += _when(calls.clone, _without(CLONE_NEWUSER, calls.clone_flags, calls, EPERM))
     block += _when(calls.unshare, _without(CLONE_NEWUSER, 0, calls, EPERM))
     block += _when(calls.seccomp, _without(FILTER_WITH_LISTENER, 1, calls, EINVAL))
+    command = [_do(LOAD, _low_half(1, calls))]
+    command += _when_any((F_OFD_SETLK, F_OFD_SETLKW), [_do(RETURN, ERROR | EINVAL)])
+    block += _when(calls.fcntl, [*command, _do(RETURN, ALLOW)])
     block += _when(calls.setns, [_do(RETURN, ERROR | EPERM)])  # which asks for capabilities in any case
     block += _when(calls.semget, _up_to(SEMAPHORES, 1, calls))
     block += _when(calls.shmget, _up_to(SEGMENT_BYTES, 1, calls))

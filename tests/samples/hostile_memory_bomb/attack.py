@@ -290,12 +290,11 @@ elif way == "events":  # that nobody reads, of files with long names
         os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
         os.unlink(name)
     os.rmdir(folder)
-elif way == "offered":  # locks that belong to no process: of files that are mapped, and not open any more
+elif way == "owned":  # locks of open files that are mapped, and that no descriptor tells of any more
     for number in range((mib << 20) // RECORD):
         if number % 1000 == 0:
             file = os.memfd_create("locked")
-            os.ftruncate(file, 4096)
-            kept.append(mmap.mmap(file, 4096))
+            libc.mmap(None, ctypes.c_size_t(4096), 1, 1, file, ctypes.c_long(0))
         lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 2000 - number % 1000 * 2, 1, 0)
         try:
             fcntl.fcntl(file, 37, lock)  # F_OFD_SETLK
