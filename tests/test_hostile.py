@@ -342,9 +342,14 @@ class TestMemory(HostileTest):
                     self.skipTest("this kernel has none, or not for us")
                 self.assert_refused(way, "Function not implemented")
 
-    def assert_refused(self, way: str, reason: str) -> None:
+    def test_memory_that_is_sent_without_a_copy_is_limited(self) -> None:
+        self.assertEqual(["used"], run_unconfined("hostile_memory_bomb", "pinned", "1", "stop"))
+        # Where tests are root at the weak level, no such limit holds them.
+        self.assert_refused("pinned", "No buffer space available", SETTINGS[:1] if ROOT else SETTINGS)
+
+    def assert_refused(self, way: str, reason: str, settings: Sequence[SandboxSetting] = SETTINGS) -> None:
         """One way to use memory is not to be had."""
-        for setting in SETTINGS:
+        for setting in settings:
             self.place.setting = setting
             ended = self.attack("hostile_memory_bomb", way, "100")
             self.assertEqual((1, f"refused: {reason}\n", ""), ended)

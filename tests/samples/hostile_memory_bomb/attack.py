@@ -223,6 +223,24 @@ elif way == "spliced":  # a byte in a pipe keeps the whole page that it stands i
             if libc.vmsplice(kept[-1][1], part, ctypes.c_size_t(1), 0) < 0:
                 sys.exit("refused: " + os.strerror(ctypes.get_errno()))
             block.madvise(mmap.MADV_DONTNEED, skipped, huge)
+elif way == "pinned":  # the same, by a socket that sends without a copy, to one that takes nothing more
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept.append(socket.create_connection(server.getsockname()))
+        kept.append(server.accept()[0])
+    fill(kept[0].fileno())
+    kept[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 20)
+    kept[0].setsockopt(socket.SOL_SOCKET, 60, 1)  # SO_ZEROCOPY
+    huge = 2 << 20
+    block = mmap.mmap(-1, 2 * huge, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    skipped = -ctypes.addressof(ctypes.c_char.from_buffer(block)) % huge
+    for _ in range(mib // 2 or 1):
+        block.madvise(14, skipped, huge)  # MADV_HUGEPAGE
+        block[skipped] = 1
+        try:
+            kept[0].send(memoryview(block)[skipped : skipped + 1], 0x4000000)  # MSG_ZEROCOPY
+        except OSError as error:
+            sys.exit("refused: " + error.strerror)
+        block.madvise(mmap.MADV_DONTNEED, skipped, huge)
 elif way == "secret":  # which only its mappings tell of, and they are gone
     file = call(447, 0)
     os.ftruncate(file, mib << 20)
