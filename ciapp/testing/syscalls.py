@@ -71,68 +71,23 @@ class Calls(msgspec.Struct, frozen=True):
 
 #: Architecture as the kernel names it to filters → its calls: keys, semget, msgget, shmget, socket, clone,
 #: unshare, setns, vmsplice, socketpair, seccomp, fcntl, and others.
+# fmt: off
 ARCHITECTURES = {
     # x86_64, and i386, which it runs as well
     0xC000003E: Calls(248, 64, 68, 29, 41, 56, 272, 308, 278, 53, 317, 72, (206, 321, 298, 323, 300)),
-    0x40000003: Calls(
-        286,
-        393,
-        399,
-        395,
-        359,
-        120,
-        310,
-        346,
-        316,
-        360,
-        354,
-        221,
-        (245, 357, 336, 374, 338),
-        ipc=117,
-        socketcall=102,
-    ),
+    0x40000003: Calls(286, 393, 399, 395, 359, 120, 310, 346, 316, 360, 354, 221, (245, 357, 336, 374, 338),
+                      ipc=117, socketcall=102),
     # aarch64, arm, riscv64
     0xC00000B7: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75, 199, 277, 25, (0, 280, 241, 282, 262)),
     0x40000028: Calls(309, 299, 303, 307, 281, 120, 337, 375, 343, 288, 383, 221, (243, 386, 364, 388, 367)),
     0xC00000F3: Calls(217, 190, 186, 194, 198, 220, 97, 268, 75, 199, 277, 25, (0, 280, 241, 282, 262)),
     # ppc64le, s390x
-    0xC0000015: Calls(
-        269,
-        393,
-        399,
-        395,
-        326,
-        120,
-        282,
-        350,
-        285,
-        333,
-        358,
-        55,
-        (227, 361, 319, 364, 323),
-        ipc=117,
-        socketcall=102,
-    ),
-    0x80000016: Calls(
-        278,
-        393,
-        399,
-        395,
-        359,
-        120,
-        303,
-        339,
-        309,
-        360,
-        348,
-        55,
-        (243, 351, 331, 355, 332),
-        ipc=117,
-        socketcall=102,
-        low_first=False,
-        clone_flags=1,
-    ),
+    0xC0000015: Calls(269, 393, 399, 395, 326, 120, 282, 350, 285, 333, 358, 55, (227, 361, 319, 364, 323),
+                      ipc=117, socketcall=102),
+    0x80000016: Calls(278, 393, 399, 395, 359, 120, 303, 339, 309, 360, 348, 55, (243, 351, 331, 355, 332),
+                      ipc=117, socketcall=102, low_first=False, clone_flags=1),
 }
+# fmt: on
 KEY_CALLS = 3
 X32 = 0x40000000  #: set in the numbers of x86_64's other ABI, whose calls these are too
 
