@@ -11,10 +11,12 @@ from kombu import Queue
 
 from ciapp.celery import run_queue
 from ciapp.results.attempts import Attempt
+from ciapp.results.matrix import DEFAULT, environment_of
 from ciapp.results.queue import next_runs
 from ciapp.results.report import State, Status
 from ciapp.results.runs import Run
 from ciapp.settings import Settings
+from ciapp.testing.interpreters import find_interpreters
 from tests.drill.brokers import RabbitmqBroker, RedisBroker, ServerBroker
 from tests.drill.judgement import _judge_attempts, _leftovers
 from tests.drill.terminals import Asked
@@ -86,6 +88,17 @@ class TestRedisOnAHostOfItsOwn(unittest.TestCase):
 class TestRabbitmq(ServerRules, unittest.TestCase):
     def setUp(self):
         self.use(RabbitmqBroker(PrivateRabbitMQ(self)))
+
+    def test_a_node_that_was_killed_has_each_queue_that_a_worker_asks_for(self):
+        settings = Settings(broker_url=self.broker.url, state_dir=str(new_folder(self)))
+        self.broker.prepare(settings)
+        self.broker.server.kill()
+        self.broker.server.start()
+        versions = find_interpreters(settings).interpreters
+        with self.broker.connect() as connection:
+            for environment in (DEFAULT, *map(environment_of, versions)):
+                queue = run_queue(settings, environment)(connection.default_channel)
+                self.assertEqual(0, queue.queue_declare(passive=True).message_count)
 
 
 class TestAttempts(unittest.TestCase):

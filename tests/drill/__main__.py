@@ -108,6 +108,8 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
     if plan.lanes.get("update"):
         updating.begin()
     stage.prepare()
+    if not updating.strikes:
+        say("no older ciapp begins: the history of this project is not here, or has none")
     say(f"{len(projects)} commits, {len(plan.pushes)} pushes; logs in {stage.ci.folder}")
     oracle = Oracle(stage.ci, projects, commits)
     holder.addCleanup(oracle.close)

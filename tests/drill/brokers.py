@@ -20,8 +20,10 @@ from pathlib import Path
 from kombu import Connection, Queue
 
 from ciapp.celery import QUEUE, make_app, run_queue
+from ciapp.results.matrix import DEFAULT, environment_of
 from ciapp.results.runs import Run, task_id
 from ciapp.settings import Settings
+from ciapp.testing.interpreters import find_interpreters
 from tests.support.network import Host
 from tests.support.servers import RABBITMQ_HOME, PrivateRabbitMQ, PrivateRedis, PrivateServer
 
@@ -220,9 +222,12 @@ class RabbitmqBroker(ServerBroker):
 
     def prepare(self, settings: Settings) -> None:
         super().prepare(settings)
+        # A node remembers its quorum queues once it was stopped in order; see PrivateRabbitMQ. A worker that
+        # asks for one which a kill has lost waits for a minute and is sent away, again and again.
+        versions = find_interpreters(settings).interpreters
         with self.connect() as connection:
-            run_queue(settings)(connection.default_channel).declare()
-        # A node remembers its quorum queues once it was stopped in order; see PrivateRabbitMQ.
+            for environment in (DEFAULT, *map(environment_of, versions)):
+                run_queue(settings, environment)(connection.default_channel).declare()
         self.server.stop()
         self.server.start()
 
