@@ -22,7 +22,7 @@ from tests.drill.plan import USUAL_S, PlannedFault
 from tests.drill.stage import REPOSITORY, Stage
 from tests.drill.striking import NothingToStrikeError
 
-LACKS_WITHIN_S = 20.0  #: a host a commit that waits; there may be none
+LACKS_WITHIN_S = 5.0  #: workers a commit that was pushed; there may be none any more
 FELT_WITHIN_S = 20.0  #: more than planned, until a worker comes across it
 FELT = "cannot be fetched"
 LOOK_EVERY_S = 0.1
