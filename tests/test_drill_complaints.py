@@ -32,6 +32,8 @@ class TestComplaints(unittest.TestCase):
                 f"{CHAINED}redis.exceptions.ConnectionError: the connection of this channel is closed",
                 f"{TIME} ERROR   Error on stopping Hub: BrokenPipeError(32, 'Broken pipe')",
                 f"{TRACE}BrokenPipeError: [Errno 32] Broken pipe",
+                f"{TIME} ERROR   Error cleaning up after event loop: BrokenPipeError(32, 'Broken pipe')",
+                f"{TRACE}BrokenPipeError: [Errno 32] Broken pipe",
                 f"{TIME} ERROR   Task handler raised error: WorkerLostError('Worker exited prematurely')",
                 f'{TRACE}billiard.einfo.RemoteTraceback: \n"""\n{TRACE}WorkerLostError: 9\n"""',
             ),
@@ -42,6 +44,11 @@ class TestComplaints(unittest.TestCase):
         self.assertEqual(
             "worker.log has a traceback: ERROR   repository cannot be served repo=team … KeyError: 'x'", said
         )
+
+    def test_the_broker_alone_explains_what_a_worker_could_not_clean_up(self) -> None:
+        head = f"{TIME} ERROR   Error cleaning up after event loop: KeyError('x')"
+        [said] = self.find(head, f"{TRACE}KeyError: 'x'")
+        self.assertIn("KeyError", said)
 
     def test_one_that_was_printed_behind_an_expected_one_is_one(self) -> None:
         head = f"{TIME} CRITICAL Couldn't ack 4, reason:BrokenPipeError(32, 'Broken pipe')"

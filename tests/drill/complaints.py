@@ -31,6 +31,7 @@ EXPECTED = (
     r"ERROR   Callback <promise\S* --> <bound method Message\.ack_log_error",
     r"WARNING consumer: Connection to broker lost\.",
     r"CRITICAL Unrecoverable error: \S*Connection\w*Error\(",
+    r"ERROR   Error cleaning up after event loop: (BrokenPipe|Connection)\w*Error\(",
     r"ERROR   Error on \w+ \w+: (BrokenPipe|Connection)\w*Error\(",  # while its worker was told to end
     r"ERROR   Error in timer: BrokerError\('broker folder \S+ was removed under us; connect again'\)",
 )
