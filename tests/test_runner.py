@@ -24,6 +24,13 @@ unittest.TextTestRunner.resultclass = Result
 """
 SKIPPED = TEST.format("self.skipTest('why')")
 PASSED = TEST.format("pass")
+RUN_IN_ANOTHER = """
+    def run(self, result=None):
+        other = type(result)(result.stream, True, 0)
+        super().run(other)
+        assert other.wasSuccessful() and other.testsRun == 1
+        return super().run(result)
+"""
 
 #: Fact → a test module. Where a fact depends on the version of Python, plain unittest passes under others.
 MODULES = {
@@ -35,6 +42,10 @@ MODULES = {
     "breaks its result's list of skips": PASSED
     + "\n    def run(self, result=None):\n        super().run(result)\n        result.skipped = None\n",
     "is not to be interrupted": TEST.format("self.assertFalse(unittest.signals._results)"),
+    "makes a result like its own": PASSED + RUN_IN_ANOTHER,
+    "makes a result like its own, of a class of its own": PASSED
+    + RUN_IN_ANOTHER
+    + RESULT.format("TextTestResult", "addSkip(self, *_):\n        1 / 0"),
     "breaks the clock": TEST.format("time.perf_counter = None"),
     "wants its output where it is, of a result that keeps it": TEST.format(
         "self.assertTrue(sys.stdout.fileno())"
@@ -105,6 +116,8 @@ HANDLE = Handle()
 """,
 }
 PLAIN_PASSES = {
+    ("makes a result like its own", 99),
+    ("makes a result like its own, of a class of its own", 99),
     ("has no text for itself", 11),
     ("starts no test", 11),
 }  #: and the last minor that it does under

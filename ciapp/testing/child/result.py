@@ -50,6 +50,12 @@ SUBTESTS_SHOWN = 1000  #: per test; the rest is counted
 class Result(TextTestResult):
     """The child's TestResult. It keeps unittest's own lists as well, which some tests read."""
 
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """One that tests make by `type(result)(…)` is of the class behind this one, and tells nobody."""
+        if args and isinstance(args[0], Channel):
+            return super().__new__(cls)
+        return cls.__mro__[cls.__mro__.index(Result) + 1](*args, **options)
+
     def __init__(self, channel: Channel, manifest: Manifest, is_plain: bool) -> None:
         super().__init__(_WritelnDecorator(sys.stderr), True, 0)
         self.join(channel, manifest, is_plain)

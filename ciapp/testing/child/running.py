@@ -109,7 +109,7 @@ def _run_suite(suite: Any, channel: Channel, manifest: Manifest, warns: Any) -> 
 
 def _follow(suite: Any, channel: Channel, manifest: Manifest, warns: Any) -> bool:
     """Run it through whatever the tests have put in the place of unittest's own runner and result."""
-    result = Result.__new__(Result)  # unittest's __init__ may be what was replaced
+    result = object.__new__(Result)  # unittest's __init__ may be what was replaced
     result.join(channel, manifest, False)
 
     def run_whole(whole: Any, theirs: Any) -> None:
