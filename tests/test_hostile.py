@@ -30,6 +30,7 @@ from tests.support.sandboxes import (
     WEAK,
     Ended,
     Place,
+    alone_with_memory,
     needs_bubblewrap,
     processes_with,
     run_command,
@@ -315,7 +316,7 @@ class TestMemory(HostileTest):
     def assert_counted(self, ways: Sequence[str], memory_mib: int = 200, within_s: float = 20) -> None:
         """Each way to use memory breaks the limit."""
         for way in ways:
-            with self.subTest(way):
+            with self.subTest(way), alone_with_memory():
                 ended = self.attack(
                     "hostile_memory_bomb",
                     way,
@@ -354,6 +355,7 @@ class TestMemory(HostileTest):
             ended = self.attack("hostile_memory_bomb", way, "100")
             self.assertEqual((1, f"refused: {reason}\n", ""), ended)
 
+    @alone_with_memory()
     def test_shared_memory_in_small_measure_is_to_be_had(self) -> None:
         script = """
 import ctypes, mmap, multiprocessing, multiprocessing.shared_memory, os

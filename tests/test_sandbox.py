@@ -37,6 +37,7 @@ from tests.support.sandboxes import (
     PYTHON,
     WEAK,
     Place,
+    alone_with_memory,
     needs_bubblewrap,
     open_descriptors,
     open_interpreter,
@@ -294,15 +295,18 @@ class TestWeakLevel(unittest.TestCase):
     def test_a_group_kill_reaches_nobody_else(self) -> None:
         self.assertEqual(-9, run_python(self.sandbox, "import os; os.killpg(0, 9)").status)
 
+    @alone_with_memory()
     def test_a_process_may_not_take_more_memory_than_allowed(self) -> None:
         self.sandbox = self.place.open(self.checkout, limits=Limits(memory_mib=300))
         self.assertIn("MemoryError", run_python(self.sandbox, "bytearray(400 << 20)").output)
         self.assertEqual("", self.run_script("bytearray(100 << 20)"))
 
+    @alone_with_memory()
     def test_reserving_address_space_is_no_use_of_memory(self) -> None:
         self.sandbox = self.place.open(self.checkout, limits=Limits(memory_mib=300))
         self.run_script("import mmap; mmap.mmap(-1, 4 << 30, prot=mmap.PROT_READ)")
 
+    @alone_with_memory()
     def test_memory_of_all_processes_together_is_a_breach(self) -> None:
         self.sandbox = self.place.open(self.checkout, limits=Limits(memory_mib=300))
         script = """
@@ -316,6 +320,7 @@ class TestWeakLevel(unittest.TestCase):
         ended = run_python(self.sandbox, textwrap.dedent(script))
         self.assertRegex(ended.breach, r"^the run uses \d+ MiB of memory; 300 are allowed$")
 
+    @alone_with_memory()
     def test_memory_that_processes_share_counts_once(self) -> None:
         self.sandbox = self.place.open(self.checkout, limits=Limits(memory_mib=300))
         script = """
@@ -547,6 +552,7 @@ class TestBubblewrap(TestWeakLevel):
         self.run_script("import sys; open(sys.argv[1], 'w')", str(left))
         self.assertFalse(left.exists())
 
+    @alone_with_memory()
     def test_memory_file_systems_are_limited_and_count_as_memory(self) -> None:
         self.sandbox = self.place.open(self.checkout, limits=Limits(memory_mib=64))
         script = textwrap.dedent(

@@ -10,10 +10,11 @@ from unittest.mock import patch
 from ciapp.settings import Limits
 from ciapp.testing.usage import Usage
 from tests.support.git_repositories import new_folder
-from tests.support.sandboxes import open_descriptors
+from tests.support.sandboxes import alone_with_memory, open_descriptors
 
 
 class TestBeforeTheSandboxStands(unittest.TestCase):
+    @alone_with_memory()
     def test_what_the_host_has_where_memory_will_be_mounted_is_not_the_runs(self) -> None:
         process = subprocess.Popen(["sleep", "60"])
         self.addCleanup(process.wait)

@@ -11,7 +11,8 @@ import sys
 import tempfile
 import time
 import unittest
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,10 +28,26 @@ from tests.support.services import REQUIRED
 
 PYTHON = default_python()
 ENDS_WITHIN_S = 60.0
+SHARED_BY_ALL = "/tmp"  #: anybody may lock it
 #: The weak level for whoever runs our tests, root with a Python in its home included.
 WEAK: SandboxSetting = "off-as-root"
 HAS_BUBBLEWRAP = find_level("auto").name == "bubblewrap"
 needs_bubblewrap = unittest.skipUnless(HAS_BUBBLEWRAP or REQUIRED, "bubblewrap does not work on this host")
+
+
+@contextmanager
+def alone_with_memory() -> Iterator[None]:
+    """A block, or a test, while no other one of these runs on this host, whoever runs it.
+
+    What a run may hide is taken to be what the host has come to use since: whoever takes hundreds of MiB
+    meanwhile, or gives them back, disturbs a run that is near its limit.
+    """
+    folder = os.open(SHARED_BY_ALL, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 class Ended(NamedTuple):

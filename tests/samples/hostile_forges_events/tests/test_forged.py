@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 import threading
@@ -40,10 +41,15 @@ def passed(test=0):
 
 
 def find_nonces():
-    """What looks like the channel's secret, wherever a process finds facts about itself."""
+    """What looks like the channel's secret, wherever a process finds facts about itself.
+
+    Not in pipes: what it has just said stands there until somebody reads it.
+    """
     found = []
     for name in ("environ", "cmdline", "comm", "auxv", *(f"fd/{number}" for number in range(3, 1024))):
         try:
+            if stat.S_ISFIFO(os.stat(f"/proc/self/{name}").st_mode):
+                continue
             with open(os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 found += re.findall(rb"[0-9a-f]{16}", file.read(1 << 20) or b"")
         except OSError:
