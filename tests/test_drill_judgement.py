@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
+import pytest
 from kombu import Queue
 
 from ciapp.celery import run_queue
@@ -89,6 +90,7 @@ class TestRabbitmq(ServerRules, unittest.TestCase):
     def setUp(self):
         self.use(RabbitmqBroker(PrivateRabbitMQ(self)))
 
+    @pytest.mark.slow  # a node is started three times, for what the drill needs alone
     def test_a_node_that_was_killed_has_each_queue_that_a_worker_asks_for(self):
         settings = Settings(broker_url=self.broker.url, state_dir=str(new_folder(self)))
         self.broker.prepare(settings)
