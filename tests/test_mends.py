@@ -11,6 +11,7 @@ import uuid
 from typing import Any
 from unittest import mock
 
+import pytest
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -19,7 +20,7 @@ from ciapp.connection import GIVE_BACK_WITHIN_S, broker_options
 from ciapp.mends.redis import Channel
 from ciapp.settings import Limits, Settings
 from tests.support.processes import pool_processes
-from tests.support.servers import PrivateRedis, standard_rabbitmq_url
+from tests.support.servers import PrivateRabbitMQ, PrivateRedis, standard_rabbitmq_url
 from tests.support.workers import ROOT, Worker, Workplace, wait_until
 
 UNMENDED = {"MENDS": "0"}
@@ -207,6 +208,25 @@ class TestGarbage(unittest.TestCase):
         self.assert_survived(place, worker)
 
         self.assertNotIn("delayed delivery", worker.said())
+
+
+class TestLostQueue(unittest.TestCase):
+    @pytest.mark.slow  # RabbitMQ takes 65 s to say that a queue is lost
+    def test_one_that_was_declared_just_before_rabbitmq_was_killed_is_made_anew(self) -> None:
+        server = PrivateRabbitMQ(self)
+        place = Workplace(self, server.url)
+        worker = place.start_worker("a")
+        server.kill()
+        server.start()
+        wait_until(lambda: "INTERNAL_ERROR" in worker.said(), "the worker to be sent away", 120)
+
+        def is_told() -> bool:
+            # Again and again, for a message may be lost with its queue.
+            place.send("tell", "x")
+            return bool(place.journal("told", "x"))
+
+        wait_until(is_told, "a task to be done", 60)
+        self.assertIn("queue lost by its broker; deleted, to be declared anew", worker.said())
 
 
 class TestStop(unittest.TestCase):

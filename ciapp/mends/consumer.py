@@ -14,7 +14,7 @@ missing it tries again 16 times a second, and one that is away is logged at each
 worker that never had its broker, with a sentence. Else it waits, for tests may be under way whose reports the
 database takes: with pauses that grow, saying what is wrong at once and then each minute.
 
-How it stops is told in `ciapp.mends.stopping`.
+How it stops is told in `ciapp.mends.stopping`, and which queues it brings back in `ciapp.mends.queues`.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -34,7 +34,7 @@ from celery.worker.state import maybe_shutdown
 from ciapp.connection import broker_error, broker_errors
 from ciapp.errors import BrokerError, BrokerRefusedError
 from ciapp.logs import Absence
-from ciapp.mends import stopping
+from ciapp.mends import queues, stopping
 
 logger = logging.getLogger(__name__)
 DELAYED_DELIVERY = "celery.worker.consumer.delayed_delivery:DelayedDelivery"
@@ -90,6 +90,13 @@ class Consumer(celery_consumer.Consumer):  # type: ignore[misc]
         absence.end()
         self.first_connection_attempt = False
         return conn
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Make ready to connect again."""
+        super().on_connection_error_after_connected(exc)
+        if queues.is_of_a_lost_queue(exc):
+            with self.app.connection_for_read() as broker:
+                queues.delete_lost(broker, self.app.amqp.queues.consume_from)
 
     def cancel_active_requests(self) -> None:
         """Cancel what the pool's processes do, and what they were given to do."""
