@@ -45,6 +45,11 @@ class TestComplaints(unittest.TestCase):
             "worker.log has a traceback: ERROR   repository cannot be served repo=team … KeyError: 'x'", said
         )
 
+    def test_a_line_of_flowers_is_told_from_those_around_it(self) -> None:
+        stamp = "[E 261129 07:15:01 mixins:161]"
+        [said] = self.find(f"{stamp} Away", f"{stamp} Lost", f"{TRACE}KeyError: 'x'", f"{stamp} Back")
+        self.assertEqual("worker.log has a traceback: Lost … KeyError: 'x'", said)
+
     def test_the_broker_alone_explains_what_a_worker_could_not_clean_up(self) -> None:
         head = f"{TIME} ERROR   Error cleaning up after event loop: KeyError('x')"
         [said] = self.find(head, f"{TRACE}KeyError: 'x'")

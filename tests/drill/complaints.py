@@ -35,7 +35,7 @@ EXPECTED = (
     r"ERROR   Error on \w+ \w+: (BrokenPipe|Connection)\w*Error\(",  # while its worker was told to end
     r"ERROR   Error in timer: BrokerError\('broker folder \S+ was removed under us; connect again'\)",
 )
-TIME = r"\d{4}-\d\d-\d\dT[\d:]+Z "
+TIME = r"(?:\d{4}-\d\d-\d\dT[\d:]+Z |\[[A-Z] \d{6} [\d:]+ \w+:\d+\] )"  # the latter is Flower's
 #: A traceback that explains the one before it, or that a pool process has sent along as text.
 FOLLOWS = re.compile(
     r"(?:During handling of the above exception, another exception occurred:|"
