@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import msgspec
 
+from ciapp.errors import NoSuchRunError
 from ciapp.progress import Waits, progress_of_all, runs_line
 from ciapp.results.overall import MOST_TELLING_FIRST, overall
 from ciapp.results.report import Findings, Outcome, State, Status
@@ -252,10 +253,15 @@ class TestCommands(Pushed):
         shown: list[str] = []
         run = self.start_in("python3.10")
         beat_run(self.database, run.id, attempt=1, known=40, done=10, failed=3)
-        with mock.patch("ciapp.progress.escape_line", side_effect=lambda text: shown.append(text) or text):
-            self.call("wait", "team", "--timeout", "0.2")
+
+        def see(text: str) -> str:
+            shown.append(text)
+            raise NoSuchRunError("that is enough")
+
+        with mock.patch("ciapp.progress.escape_line", side_effect=see):
+            self.call("wait", "team")
         self.assertEqual(
-            "running 10/40, 3 failed, 0 of 2 runs finished, waits for a worker with Python 3.13", shown[0]
+            ["running 10/40, 3 failed, 0 of 2 runs finished, waits for a worker with Python 3.13"], shown
         )
 
     def test_status_says_what_no_worker_has(self) -> None:
