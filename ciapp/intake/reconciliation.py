@@ -9,6 +9,7 @@ while, always in the same way, before it counts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ciapp.git import Repository
@@ -40,7 +41,8 @@ class Reconciliation:
     def find(self, now_s: float) -> tuple[RefUpdate, ...]:
         """The updates that nobody has recorded, nor will; by ref name."""
         self._looked_at_s = now_s
-        found = _unseen_updates(self._settings, self._database, self._repository, self._git)
+        seen = seen_refs(self._database, self._repository.id)
+        found = _unseen_updates(self._settings, self._repository.name, self._git, seen)
         self._odd = {update: self._odd.get(update, now_s) for update in found}
         return tuple(one for one, at_s in self._odd.items() if now_s - at_s >= SETTLE_S)
 
@@ -54,20 +56,17 @@ def commits_to_come(settings: Settings, database: Database, repository: KnownRep
     if repository.host != settings.host_name or not Path(repository.git_dir).is_dir():
         return frozenset()
     git = Repository(Path(repository.git_dir))
-    updates = _unseen_updates(settings, database, repository, git)
-    seen = seen_refs(database, repository.id).values()
-    return frozenset(commit.id for commit in new_commits(git, updates, seen))
+    seen = seen_refs(database, repository.id)
+    updates = _unseen_updates(settings, repository.name, git, seen)
+    return frozenset(commit.id for commit in new_commits(git, updates, seen.values()))
 
 
 def _unseen_updates(
-    settings: Settings, database: Database, repository: KnownRepository, git: Repository
+    settings: Settings, repository: str, git: Repository, seen: Mapping[str, str]
 ) -> list[RefUpdate]:
-    """What leads from the values that the ledger has seen to those that refs have; by ref name."""
+    """What leads from the values that the ledger has `seen` to those that refs have; by ref name."""
     current = {
-        name: value
-        for name, value in git.refs().items()
-        if policy_of(settings, repository.name, name) != "off"
+        name: value for name, value in git.refs().items() if policy_of(settings, repository, name) != "off"
     }
-    seen = seen_refs(database, repository.id)
     stored = {stored_text(name): name for name in current}
     return changed_refs(current, {stored.get(name, name): value for name, value in seen.items()})

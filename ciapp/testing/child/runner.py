@@ -152,6 +152,7 @@ def sum_up(result: Result, channel: Channel, started: float, has_run: bool) -> N
     # A line goes where the tests would have unittest write, for it may not arrive; none to the parent.
     result.stream.write("" if channel.is_own_stderr(result.stream.stream) else "\n")
     result.stream.flush()
+    # All of them are asked for, as a plain run ends where the tests took one off the result.
     summed = len(result.expectedFailures), len(result.unexpectedSuccesses), len(result.skipped)
     if has_run and sys.version_info >= (3, 12) and not result.testsRun and not summed[2]:
         raise RuntimeError("no test was started, so unittest says that none was run")
