@@ -3,10 +3,10 @@
 In:  a connection to the broker; the queues that a worker consumes from.
 Out: those that answer nobody are deleted. The worker, which is about to start again, declares them anew.
 
-Seen with RabbitMQ 3.10.8: a quorum queue that was declared within three minutes before its node was killed is
-there afterwards, and has no leader, for good. Whoever consumes from it is sent away after 65 s with
-INTERNAL_ERROR. A worker consumes from all its queues at once, one for each Python, so it takes no run of any.
-The messages go with the queue, which does no harm: the ledger has them sent again.
+Seen with RabbitMQ 3.10.8: a quorum queue that was declared just before its node was killed is there
+afterwards, and answers nobody. Whoever consumes from it is sent away after 65 s with INTERNAL_ERROR, a worker
+again and again, with the queues of all its Pythons. The messages go with the queue, which does no harm: the
+ledger has them sent again.
 """
 
 # mypy: disable-error-code="no-untyped-call"

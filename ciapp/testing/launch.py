@@ -23,8 +23,8 @@ from ciapp.settings import Limits
 MIB = 1 << 20
 OPEN_FILES = 4096
 QUEUES_BYTES = 800 * 1024  #: of a user's POSIX message queues, which are memory of no process
-#: As much as kernels gave everybody before 5.16. A byte that is sent without a copy counts for two pages of
-#: it, and keeps the page that it stands in, which may be of 2 MiB.
+#: A byte that is sent without a copy counts for two pages of it, and keeps the page that it stands in, which
+#: may be of 2 MiB.
 LOCKED_BYTES = 64 * 1024
 MAY_BE_IGNORED = (
     signal.SIGINT,
