@@ -127,8 +127,13 @@ def await_runs(
         try:
             commit = resolve_revision(database, repository, revision, settings.host_name)
             # A commit that the ledger has, and no run of it, was pushed and is not to be tested.
-            if has_commit(database, repository.id, commit) or time.monotonic() > appears:
+            if has_commit(database, repository.id, commit):
                 return repository, runs_of(database, repository, commit)
+            if time.monotonic() > appears:
+                raise NoSuchRunError(
+                    f"commit {commit[:12]} of {name} is not in the ledger; see `ciapp doctor` if it was just "
+                    f"pushed, or queue it with `ciapp rerun {name} {commit[:12]}`"
+                )
             if commit != looked_at:
                 _refuse_untested(settings, repository, commit)
                 looked_at = commit

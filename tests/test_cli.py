@@ -367,6 +367,15 @@ class TestVerdicts(Pushed):
         self.assertIn(f"ciapp: {sentence}; see `ciapp status`\n", err)
         self.assertLess(time.monotonic() - started, 10)
 
+    def test_wait_for_a_push_that_nobody_takes_in_says_where_to_look(self) -> None:
+        commit = self.tree.commit("Two")
+        self.tree.push("main")
+        said = f"commit {commit[:12]} of team is not in the ledger; see `ciapp doctor` if it was just pushed"
+        code, _, err = self.call("wait", "team", "--timeout", "0.3")
+        self.assertEqual(
+            (4, f"ciapp: {said}, or queue it with `ciapp rerun team {commit[:12]}`\n"), (code, err)
+        )
+
     def test_wait_at_once_after_a_push_waits_for_the_dispatcher_to_take_it_in(self) -> None:
         self.wait_at_once_after_a_push("here", lambda commit: "HEAD")
 
