@@ -17,8 +17,9 @@ from ciapp.testing.environment import default_python
 from ciapp.testing.interpreters import minor_version
 from tests.support.git_repositories import ENVIRONMENT, git, new_folder
 from tests.support.levels import usual_level
+from tests.support.processes import processes_with
 from tests.support.samples import find_pythons
-from tests.support.sandboxes import WEAK, needs_bubblewrap, processes_with, tree_of, wait_until
+from tests.support.sandboxes import WEAK, needs_bubblewrap, tree_of, wait_until
 from tests.support.services import need
 
 OWN = minor_version(default_python().version)

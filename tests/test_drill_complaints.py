@@ -32,6 +32,8 @@ class TestComplaints(unittest.TestCase):
                 f"{CHAINED}redis.exceptions.ConnectionError: the connection of this channel is closed",
                 f"{TIME} ERROR   Error on stopping Hub: BrokenPipeError(32, 'Broken pipe')",
                 f"{TRACE}BrokenPipeError: [Errno 32] Broken pipe",
+                f"{TIME} ERROR   Error on stopping Hub: RecoverableConnectionError(None, 'cut', None, '')",
+                f"{TRACE}amqp.exceptions.RecoverableConnectionError: Socket was disconnected",
                 f"{TIME} ERROR   Error cleaning up after event loop: BrokenPipeError(32, 'Broken pipe')",
                 f"{TRACE}BrokenPipeError: [Errno 32] Broken pipe",
                 f"{TIME} ERROR   Task handler raised error: WorkerLostError('Worker exited prematurely')",

@@ -18,11 +18,10 @@ from ciapp.testing.mirror import Mirror
 from ciapp.testing.slot import take_slot
 from tests.support.git_repositories import WorkTree, new_folder
 from tests.support.installation import eventually
-from tests.support.sandboxes import processes_with
+from tests.support.processes import GONE_WITHIN_S, processes_with
 from tests.support.silence import SilentServer
 
 COMMIT = "1" * 40
-GONE_WITHIN_S = 2.0
 #: In place of ssh: runs here what is to run there. git asks with -G whether it is OpenSSH.
 HERE = 'here() {{ [ "$1" != -G ] || exit 1; shift; {}; }}; here'
 

@@ -25,6 +25,7 @@ from ciapp.testing import bubblewrap
 from ciapp.testing.sandbox import SandboxSetting, open_sandbox
 from ciapp.testing.slot import take_slot
 from tests.support.git_repositories import new_folder
+from tests.support.processes import processes_with
 from tests.support.sandboxes import (
     PYTHON,
     WEAK,
@@ -32,7 +33,6 @@ from tests.support.sandboxes import (
     Place,
     alone_with_memory,
     needs_bubblewrap,
-    processes_with,
     run_command,
     run_python,
     tree_of,

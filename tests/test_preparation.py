@@ -25,7 +25,8 @@ from ciapp.testing.preparation import Environment, prepare_environment
 from ciapp.testing.program import run_program
 from tests.support.git_repositories import new_folder
 from tests.support.package_index import PackageIndex, project_files, wheel
-from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK, Place, processes_with
+from tests.support.processes import processes_with
+from tests.support.sandboxes import HAS_BUBBLEWRAP, WEAK, Place
 from tests.support.services import need
 
 ONCE = {"UV_HTTP_RETRIES": "0"}

@@ -7,7 +7,8 @@ import unittest
 
 from ciapp.errors import StaleAttemptError
 from ciapp.testing.program import OUTPUT_HALF, Ended, run_program
-from tests.support.sandboxes import Place, processes_with
+from tests.support.processes import processes_with
+from tests.support.sandboxes import Place
 
 
 class TestProgram(unittest.TestCase):

@@ -29,8 +29,9 @@ from ciapp.testing.reproduction import (
 )
 from ciapp.testing.suite import platform_name
 from tests.support.installation import Installation
+from tests.support.processes import processes_with
 from tests.support.samples import find_pythons
-from tests.support.sandboxes import WEAK, needs_bubblewrap, processes_with
+from tests.support.sandboxes import WEAK, needs_bubblewrap
 
 PLACE = """\
 import os, unittest

@@ -32,6 +32,7 @@ from ciapp.testing.sandbox import (
 )
 from ciapp.testing.slot import take_slot
 from tests.support.git_repositories import new_folder
+from tests.support.processes import processes_with
 from tests.support.sandboxes import (
     HAS_BUBBLEWRAP,
     PYTHON,
@@ -41,7 +42,6 @@ from tests.support.sandboxes import (
     needs_bubblewrap,
     open_descriptors,
     open_interpreter,
-    processes_with,
     run_python,
     start_python,
     wait_for_end,

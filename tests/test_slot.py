@@ -12,7 +12,8 @@ from ciapp.errors import CheckoutError
 from ciapp.testing import sweeper
 from ciapp.testing.slot import FIRST_UID, Slot, take_slot
 from tests.support.git_repositories import new_folder
-from tests.support.sandboxes import processes_with, wait_until
+from tests.support.processes import processes_with
+from tests.support.sandboxes import wait_until
 
 ROOT = os.geteuid() == 0
 

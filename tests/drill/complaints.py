@@ -32,7 +32,7 @@ EXPECTED = (
     r"WARNING consumer: Connection to broker lost\.",
     r"CRITICAL Unrecoverable error: \S*Connection\w*Error\(",
     r"ERROR   Error cleaning up after event loop: (BrokenPipe|Connection)\w*Error\(",
-    r"ERROR   Error on \w+ \w+: (BrokenPipe|Connection)\w*Error\(",  # while its worker was told to end
+    r"ERROR   Error on \w+ \w+: (BrokenPipe|\w*Connection)\w*Error\(",  # while its worker was told to end
     r"ERROR   Error in timer: BrokerError\('broker folder \S+ was removed under us; connect again'\)",
 )
 TIME = r"(?:\d{4}-\d\d-\d\dT[\d:]+Z |\[[A-Z] \d{6} [\d:]+ \w+:\d+\] )"  # the latter is Flower's

@@ -28,7 +28,7 @@ from tests.support.installation import (
     RabbitmqPostgresql,
     eventually,
 )
-from tests.support.processes import processes_of
+from tests.support.processes import GONE_WITHIN_S, processes_of
 
 BRIEF = SLOW.replace("time.sleep(5)", "time.sleep(0.3)")
 PUSH_EVERY_S = 0.5
@@ -175,7 +175,7 @@ class TestMachine(HeldRuns):
         dispatcher = (self.ci.folder / "team.git" / "ciapp" / "dispatcher").read_text()
         self.turn_off()
         self.assertEqual(hooked, self.ci.git("rev-parse", "main", cwd=self.ci.folder / "team.git"))
-        self.assertEqual([], self.held_processes())
+        eventually(lambda: not self.held_processes(), "its processes are gone", GONE_WITHIN_S)
 
         _, started, boot = dispatcher.split()
         late = []

@@ -17,8 +17,8 @@ from tests.support.aftermath import assert_nothing_is_left
 from tests.support.at_once import at_once
 from tests.support.held import BOTH_PASSED, HeldRuns
 from tests.support.installation import PASSING, Installation, RabbitmqPostgresql, eventually
+from tests.support.processes import GONE_WITHIN_S
 
-GONE_WITHIN_S = 2.0
 TERMINALS = ("cancel", "rerun", "rerun", "cancel", "rerun", "cancel")
 
 

@@ -9,10 +9,9 @@ import unittest
 
 from ciapp.results.report import State, Status
 from tests.support.installation import PASSING, Installation, eventually
-from tests.support.processes import gits_of, pool_processes
+from tests.support.processes import GONE_WITHIN_S, gits_of, pool_processes
 from tests.support.silence import SilentServer
 
-GONE_WITHIN_S = 2.0
 BEAT_S = 1.0  #: until the worker has learned of it
 SLACK_S = 3.0  #: a busy machine's
 

@@ -9,10 +9,9 @@ import uuid
 
 from ciapp.results.report import State, Status
 from tests.support.installation import Embedded, Installation, eventually
-from tests.support.processes import pool_processes, processes_with
+from tests.support.processes import GONE_WITHIN_S, pool_processes, processes_with
 from tests.support.sandboxes import WEAK
 
-GONE_WITHIN_S = 2.0
 DAEMON = """\
 import subprocess
 import sys

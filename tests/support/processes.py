@@ -9,16 +9,16 @@ from pathlib import Path
 
 from ciapp.testing.processes import list_children
 
+GONE_WITHIN_S = 2.0  #: what a run or a fetch has started is gone that soon after its end, whatever ended it
 
-def processes_with(word: str) -> list[int]:
-    """The processes whose command line has this word."""
+
+def processes_with(text: str) -> list[int]:
+    """The processes of this host, but for this one, whose command line holds a text."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if word.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+        with contextlib.suppress(OSError):
+            if text.encode() in (folder / "cmdline").read_bytes() and int(folder.name) != os.getpid():
                 found.append(int(folder.name))
-        except OSError:
-            continue
     return found
 
 

@@ -160,20 +160,6 @@ def wait_until(fact: Callable[[], bool], within_s: float = ENDS_WITHIN_S) -> boo
     return True
 
 
-def processes_with(mark: str) -> list[int]:
-    """The processes of this host, but for this one, whose command line holds a text."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid():
-            try:
-                command = (process / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if mark.encode() in command:
-                found.append(int(process.name))
-    return found
-
-
 def open_descriptors() -> list[str]:
     """The descriptors of this process, and what each is open on."""
     return sorted(
