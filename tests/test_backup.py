@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import pytest
 from sqlalchemy import select
 
 from ciapp.errors import LedgerError, UsageError
@@ -371,6 +372,7 @@ class TestSqliteToPostgresql(BackupRules, unittest.TestCase):
         return fresh_postgresql(self)
 
 
+@pytest.mark.slow
 class TestPostgresqlToSqlite(BackupRules, unittest.TestCase):
     def fresh(self) -> Database:
         return fresh_postgresql(self)

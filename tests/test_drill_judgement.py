@@ -86,11 +86,11 @@ class TestRedisOnAHostOfItsOwn(unittest.TestCase):
         self.assertEqual([], RedisBroker(PrivateRedis(self, Network(self).add_host("broker"))).left())
 
 
+@pytest.mark.slow  # a node is started, for what the drill needs alone
 class TestRabbitmq(ServerRules, unittest.TestCase):
     def setUp(self):
         self.use(RabbitmqBroker(PrivateRabbitMQ(self)))
 
-    @pytest.mark.slow  # a node is started three times, for what the drill needs alone
     def test_a_node_that_was_killed_has_each_queue_that_a_worker_asks_for(self):
         settings = Settings(broker_url=self.broker.url, state_dir=str(new_folder(self)))
         self.broker.prepare(settings)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
+import pytest
 from sqlalchemy import update
 
 from ciapp.git import Repository
@@ -267,6 +268,7 @@ class TestQueuesPostgresql(TestQueues):
 class TestManyConfigurations(MatrixTest):
     NUMBER = 10_000
 
+    @pytest.mark.slow
     def test_ten_thousand_commits_with_two_environments_are_recorded_in_bounded_time_and_memory(self) -> None:
         lines = []
         for number in range(self.NUMBER):

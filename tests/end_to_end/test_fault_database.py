@@ -8,6 +8,7 @@ import sqlite3
 import time
 import unittest
 
+import pytest
 from sqlalchemy import text
 
 from ciapp.errors import LedgerError
@@ -81,6 +82,7 @@ class TestLockedForLongerThanALease(DatabaseTest):
         self.assert_tested_once([held])
 
 
+@pytest.mark.slow
 class TestLockedForLongerThanALeasePostgresql(TestLockedForLongerThanALease):
     def new_installation(self, *settings: str) -> Installation:
         return Installation(self, *settings, database=fresh_postgresql_url(self))

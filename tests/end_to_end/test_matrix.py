@@ -10,6 +10,8 @@ import unittest
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from ciapp.results.report import State, Status
 from ciapp.results.runs import Run
 from ciapp.results.store import report_on
@@ -189,7 +191,9 @@ class TestEmbedded(Embedded, Matrix, unittest.TestCase):
 
 
 class TestRabbitmqPostgresql(RabbitmqPostgresql, Matrix, unittest.TestCase):
-    pass
+    @pytest.mark.slow  # what a worker offers is the same on every broker
+    def test_a_python_that_is_installed_while_a_worker_runs_is_noticed(self):
+        super().test_a_python_that_is_installed_while_a_worker_runs_is_noticed()
 
 
 if __name__ == "__main__":
