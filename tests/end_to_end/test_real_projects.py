@@ -12,8 +12,6 @@ import subprocess
 import unittest
 from pathlib import Path
 
-import pytest
-
 from ciapp.results.report import Outcome, Report, Status
 from ciapp.testing.environment import default_python
 from tests.support.installation import CODE, Embedded
@@ -72,16 +70,13 @@ class TestRealProjects(Embedded, unittest.TestCase):
     def test_markdown(self):
         self.assert_counted_as_by_hand("Markdown==3.11.3")
 
-    @pytest.mark.slow
     def test_jsonpointer(self):
         self.assert_counted_as_by_hand("jsonpointer==3.12")
 
-    @pytest.mark.slow
     def test_jsonpatch_without_what_it_depends_on(self):
         self.assert_counted_as_by_hand("jsonpatch==1.47")
 
 
-@pytest.mark.slow
 class TestItself(Embedded, unittest.TestCase):
     def test_this_repository_is_tested_by_what_it_holds(self):
         if not (CODE / ".git").exists():
