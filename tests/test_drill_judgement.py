@@ -11,6 +11,7 @@ import pytest
 from kombu import Queue
 
 from ciapp.celery import run_queue
+from ciapp.errors import BrokerError
 from ciapp.results.attempts import Attempt
 from ciapp.results.matrix import DEFAULT, environment_of
 from ciapp.results.queue import next_runs
@@ -79,6 +80,12 @@ class ServerRules:
 class TestRedis(ServerRules, unittest.TestCase):
     def setUp(self):
         self.use(RedisBroker(PrivateRedis(self)))
+
+    def test_one_that_answers_no_more_is_told_of_as_any_other_that_is_away(self):
+        with self.assertRaises(BrokerError), self.broker.reach() as connection:
+            channel = connection.default_channel
+            with self.broker.server.frozen():
+                run_queue(self.broker.settings)(channel).declare()
 
 
 class TestRedisOnAHostOfItsOwn(unittest.TestCase):

@@ -13,13 +13,14 @@ import random
 import shutil
 import time
 import unittest
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kombu import Connection, Queue
 
 from ciapp.celery import QUEUE, make_app, run_queue
+from ciapp.connection import broker_error, broker_errors
 from ciapp.results.matrix import DEFAULT, environment_of
 from ciapp.results.runs import Run, task_id
 from ciapp.settings import Settings
@@ -61,7 +62,7 @@ class Broker:
     def send_again(self, runs: list[Run], chance: random.Random) -> None:
         """Send messages for attempts of runs: the next, the latest or an earlier one."""
         app = make_app(self.settings)
-        with app.connection_for_write() as connection:
+        with self.reach() as connection:
             for run in runs:
                 attempt = max(1, run.attempt + chance.randint(-1, 1))
                 app.send_task(
@@ -75,7 +76,7 @@ class Broker:
     def send_garbage(self) -> None:
         """Send what is no message of ours."""
         queue = run_queue(self.settings)
-        with self.connect() as connection:
+        with self.reach() as connection:
             for body, content_type, headers in GARBAGE:
                 connection.Producer().publish(
                     body,
@@ -86,6 +87,15 @@ class Broker:
                     content_encoding="utf-8",
                     headers=headers,
                 )
+
+    @contextmanager
+    def reach(self) -> Iterator[Connection]:
+        """A connection for a block. Raises BrokerError when the broker is away, or goes away meanwhile."""
+        with self.connect() as connection:
+            try:
+                yield connection
+            except broker_errors(connection) as error:
+                raise broker_error(error, connection) from error
 
     def connect(self) -> Connection:
         """A connection that gives up soon."""
