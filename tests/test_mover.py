@@ -4,9 +4,10 @@ import os
 import signal
 import time
 import unittest
+from unittest.mock import patch
 
 from ciapp.settings import Limits
-from ciapp.testing.mover import KEPT
+from ciapp.testing.mover import KEPT, Inodes, Mover
 from ciapp.testing.processes import list_serving
 from tests.support.sandboxes import Place, needs_bubblewrap, run_python
 
@@ -36,11 +37,31 @@ class TestMover(unittest.TestCase):
         self.assert_moved(self.one, "one")
         self.assertEqual(serving, self.serving())
 
-    def test_one_that_somebody_killed_is_replaced(self) -> None:
-        self.assert_moved(self.one, "one")
+    def kill_what_serves(self) -> set[int]:
+        """kill -9; returns what it hit."""
         killed = self.serving()
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
+        return killed
+
+    def test_one_that_ends_when_it_was_looked_at_is_replaced(self) -> None:
+        self.assert_moved(self.one, "one")
+        is_of_use = Mover.is_of_use
+
+        def look_and_kill(mover: Mover, shown: Inodes) -> bool:
+            found = is_of_use(mover, shown)
+            self.kill_what_serves()
+            return found
+
+        with patch.object(Mover, "is_of_use", look_and_kill):
+            self.assert_moved(self.two, "two")
+        serving = self.serving()
+        self.assert_moved(self.one, "one")
+        self.assertEqual(serving, self.serving())
+
+    def test_one_that_somebody_killed_is_replaced(self) -> None:
+        self.assert_moved(self.one, "one")
+        killed = self.kill_what_serves()
         untouched = (self.place.path / "a.txt").stat().st_ino
         self.assert_moved(self.one, "one")
         self.assertEqual(untouched, (self.place.path / "a.txt").stat().st_ino, "all was laid out anew")

@@ -14,6 +14,7 @@ import os
 import select
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -61,8 +62,12 @@ class Mover:
         os.set_blocking(self._complaints, False)
 
     def move(self, commit: str) -> str:
-        """What went wrong, empty when nothing did; after that, the mover is of no use any more."""
-        os.write(self._requests, f"{commit}\n".encode("ascii"))
+        """What went wrong, empty when nothing did; after that, the mover is of no use any more.
+
+        Raises SandboxError when somebody ends it from outside.
+        """
+        with suppress(BrokenPipeError):  # it has ended, and there will be no answer
+            os.write(self._requests, f"{commit}\n".encode("ascii"))
         complaint = HeadTail(COMPLAINT_HALF)
         answer, breach = self._await_answer(complaint)
         if breach:
@@ -116,7 +121,10 @@ class Mover:
             os.close(descriptor)
 
 
-_movers: WeakKeyDictionary[Slot, dict[tuple[Path, Limits], Mover]] = WeakKeyDictionary()
+Movers = dict[
+    tuple[Path, Limits], Mover
+]  #: of one slot, by work tree and limits; the one used last comes last
+_movers: WeakKeyDictionary[Slot, Movers] = WeakKeyDictionary()
 
 
 def move(
@@ -140,11 +148,16 @@ def move(
         kept = _movers[slot] = {}
         slot.at_release(lambda: end_movers(slot))
     mover = kept.pop((path, limits), None)
-    if mover is not None and not mover.is_of_use(shown):
+    if mover is not None and mover.is_of_use(shown):
+        with suppress(SandboxError):  # somebody has ended it since; git can begin again
+            return _ask(mover, commit, kept, (path, limits))
+    elif mover is not None:
         mover.close()
-        mover = None
-    if mover is None:
-        mover = Mover(sandbox, environment, shown)
+    return _ask(Mover(sandbox, environment, shown), commit, kept, (path, limits))
+
+
+def _ask(mover: Mover, commit: str, kept: Movers, key: tuple[Path, Limits]) -> str:
+    """Have it move the work tree; it is kept, as the one used last, if nothing went wrong."""
     said = "not asked yet"
     try:
         said = mover.move(commit)
@@ -152,7 +165,7 @@ def move(
         if said:
             mover.close()
     if not said:
-        kept[path, limits] = mover  # as the last, for it was used last
+        kept[key] = mover
     if len(kept) > KEPT:
         kept.pop(next(iter(kept))).close()
     return said
