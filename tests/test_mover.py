@@ -44,7 +44,7 @@ class TestMover(unittest.TestCase):
             os.kill(pid, signal.SIGKILL)
         return killed
 
-    def test_one_that_ends_when_it_was_looked_at_is_replaced(self) -> None:
+    def test_one_that_is_killed_after_the_look_at_it_is_replaced(self) -> None:
         self.assert_moved(self.one, "one")
         is_of_use = Mover.is_of_use
 

@@ -121,9 +121,8 @@ class Mover:
             os.close(descriptor)
 
 
-Movers = dict[
-    tuple[Path, Limits], Mover
-]  #: of one slot, by work tree and limits; the one used last comes last
+#: Of one slot, by work tree and limits; the one used last comes last.
+Movers = dict[tuple[Path, Limits], Mover]
 _movers: WeakKeyDictionary[Slot, Movers] = WeakKeyDictionary()
 
 
@@ -140,7 +139,7 @@ def move(
     """Move the slot's work tree at `path`; what went wrong, empty when nothing did.
 
     Unless one is kept that shows the same `folders` under the same limits, `sandbox` is set up, with git's
-    variables in it. Raises SandboxError when that fails.
+    variables in it. Raises SandboxError when that fails, or somebody ends that one too.
     """
     shown = tuple((facts.st_dev, facts.st_ino) for facts in map(os.stat, folders))
     kept = _movers.get(slot)
