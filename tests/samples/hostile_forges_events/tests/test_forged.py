@@ -87,8 +87,9 @@ class TestForged(unittest.TestCase):
             say("end", threads=[], good=True)
             time.sleep(60)
         elif FORGE == "every line again and again":
-            threading.Thread(target=self.repeat, daemon=True).start()
-            time.sleep(0.1)
+            said = threading.Event()
+            threading.Thread(target=self.repeat, args=(said,), daemon=True).start()
+            said.wait(60)
         elif FORGE == "lines of another process":
             line = '0123456789abcdef {"type":"stop","n":3,"test":0,"outcome":"passed","duration":0.1}'
             print(subprocess.check_output(
@@ -107,9 +108,10 @@ class TestForged(unittest.TestCase):
     def test_2(self):
         self.fail("it is broken as well")
 
-    def repeat(self):
+    def repeat(self, said):
         while True:
             for number in range(20):
                 say("stop", -number, **passed())
+                said.set()
                 say("stop", -number, **passed(1))
             time.sleep(0.001)
