@@ -19,6 +19,11 @@ from tests.support.services import need
 OWN = minor_version(default_python().version)
 
 
+def answer(kind: str, flags: str, version: str) -> str:
+    """What a script prints that tells of itself what a Python does."""
+    return r"printf '%s\000%s\000%s\000/x\000/x\000/x' " + f"'{kind}' '{flags}' '{version}'"
+
+
 class TestInterpreters(unittest.TestCase):
     """A host with an empty PATH, and no pyenv and no uv but what a test puts there."""
 
@@ -109,10 +114,9 @@ class TestInterpreters(unittest.TestCase):
         self.assertEqual({OWN}, set(self.programs()))
 
     def test_pypy_and_builds_without_the_gil_are_left_alone(self) -> None:
-        version = f'"version":"{self.version}.1","python":"/x","prefixes":["/x"]'
-        for kind in ('"implementation":"pypy","gil":true', '"implementation":"cpython","gil":false'):
-            with self.subTest(kind):
-                self.script(f"echo '{{{kind},{version}}}'")
+        for kind, flags in (("pypy", ""), ("cpython", "t"), ("cpython", "td")):
+            with self.subTest(kind, flags=flags):
+                self.script(answer(kind, flags, f"{self.version}.1"))
                 self.assertEqual({OWN}, set(self.programs()))
 
     def test_of_a_virtual_environment_its_base_is_taken(self) -> None:
@@ -151,10 +155,7 @@ class TestInterpreters(unittest.TestCase):
 
     def test_a_program_that_is_named_and_cannot_be_used_is_complained_about(self) -> None:
         not_one = self.script("echo hello", "hello")
-        old = self.script(
-            'echo \'{"implementation":"cpython","gil":true,"version":"3.7.1","python":"/x","prefixes":[]}\'',
-            "old",
-        )
+        old = self.script(answer("cpython", "m", "3.7.1"), "old")
         complaints = self.find("/nowhere", str(not_one), str(old)).complaints
         self.assertEqual(
             (

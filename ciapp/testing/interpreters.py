@@ -28,16 +28,13 @@ from ciapp.testing.sandbox import SandboxSetting, can_reach
 
 NAME = re.compile(r"python3\.(\d+)")
 ANSWERS_WITHIN_S = 10.0
-#: Run under each candidate. `_base_executable` is the interpreter that a virtual environment was made from.
+#: Run under each candidate, importing as little as will do, and none of what is installed there. The first
+#: path is the interpreter that a virtual environment was made from; "t" is a flag of a build without the GIL.
 QUESTION = """
-import json, os, platform, sys, sysconfig
-print(json.dumps({
-    "implementation": sys.implementation.name,
-    "gil": not sysconfig.get_config_var("Py_GIL_DISABLED"),
-    "version": platform.python_version(),
-    "python": os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable),
-    "prefixes": [os.path.realpath(sys.base_prefix), os.path.realpath(sys.base_exec_prefix)],
-}))
+import os, sys
+paths = getattr(sys, "_base_executable", None) or sys.executable, sys.base_prefix, sys.base_exec_prefix
+facts = sys.implementation.name, getattr(sys, "abiflags", ""), sys.version.split()[0]
+sys.stdout.buffer.write(b"\\0".join(map(os.fsencode, facts + tuple(map(os.path.realpath, paths)))))
 """
 
 
@@ -46,14 +43,6 @@ class Found(msgspec.Struct, frozen=True):
 
     interpreters: Mapping[str, Interpreter]  #: by version, "3.13", the oldest first
     complaints: tuple[str, ...]  #: a sentence for each that the setting names and that cannot be used
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    implementation: str
-    gil: bool
-    version: str
-    python: str
-    prefixes: tuple[str, ...]
 
 
 class _UnusableError(Exception):
@@ -180,29 +169,29 @@ def _ask(program: Path) -> Interpreter:
     """What a program is. Raises _UnusableError."""
     try:
         done = subprocess.run(
-            [program, "-I", "-c", QUESTION],
+            [program, "-I", "-S", "-c", QUESTION],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=ANSWERS_WITHIN_S,
             check=True,
             cwd="/",
         )
-        answer = msgspec.json.decode(done.stdout, type=_Answer)
+        kind, flags, version, python, prefix, own_prefix = os.fsdecode(done.stdout).split("\0")
     except OSError as error:
         raise _UnusableError(f"cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise _UnusableError(f"did not start within {ANSWERS_WITHIN_S:g} s") from error
-    except (subprocess.CalledProcessError, msgspec.DecodeError) as error:
+    except (subprocess.CalledProcessError, ValueError) as error:
         raise _UnusableError("is no Python that works") from error
-    if answer.implementation != "cpython" or not answer.gil:
-        kind = answer.implementation if answer.implementation != "cpython" else "a Python without the GIL"
+    if kind != "cpython" or "t" in flags:
+        kind = kind if kind != "cpython" else "a Python without the GIL"
         raise _UnusableError(f"is {kind}; tests run under CPython")
-    if _numbers(answer.version)[:2] < (3, OLDEST_MINOR):
-        raise _UnusableError(f"is Python {answer.version}; the oldest that is supported is 3.{OLDEST_MINOR}")
+    if _numbers(version)[:2] < (3, OLDEST_MINOR):
+        raise _UnusableError(f"is Python {version}; the oldest that is supported is 3.{OLDEST_MINOR}")
     return Interpreter(
-        python=Path(answer.python),
-        version=answer.version,
-        readable=tuple(dict.fromkeys(map(Path, answer.prefixes))),
+        python=Path(python),
+        version=version,
+        readable=tuple(dict.fromkeys((Path(prefix), Path(own_prefix)))),
     )
 
 
