@@ -758,7 +758,10 @@ class TestOtherUsers(unittest.TestCase):
         for name in ("TestSecrets", "TestHost", "TestAfterwards", "TestProcesses", "TestMemory")
     )
     #: Parts of names of what takes as long as all the rest, whoever runs it.
-    LONG = ("test_disk_in_", "test_memory_that_the_kernel_holds_", "test_folders_too_deep_")
+    LONG = (
+        *("test_disk_in_", "test_memory_that_the_kernel_holds_", "test_folders_too_deep_"),
+        "TestNothingIsLeftAtTheWeakLevel",
+    )
 
     def run_tests(self, names: Iterable[str], *, uid: int) -> str:
         """Run tests to their end as somebody else; returns what unittest says of each."""

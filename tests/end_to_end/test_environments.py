@@ -101,9 +101,11 @@ class TestRealProjects(unittest.TestCase):
             pattern="test_b*.py",
         )
 
+    @pytest.mark.slow
     def test_flit(self):
         self.counts_are_equal("trailrunner==1.4.0", start="trailrunner/tests", pattern="*.py", top=".")
 
+    @pytest.mark.slow
     def test_poetry_core(self):
         self.counts_are_equal("py-serializable==2.2.0", install=["-e", ".", "xmldiff"])
 

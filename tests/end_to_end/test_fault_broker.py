@@ -9,6 +9,7 @@ import unittest
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import update
 
 from ciapp.results import schema
@@ -188,6 +189,10 @@ class Faults:
 class TestRabbitmq(Faults, ServerTest):
     def new_broker(self) -> PrivateServer:
         return PrivateRabbitMQ(self)
+
+    @pytest.mark.slow  # how long a dispatcher waits for an answer is the same for every broker
+    def test_while_it_is_frozen_pushes_are_recorded_all_the_same(self) -> None:
+        super().test_while_it_is_frozen_pushes_are_recorded_all_the_same()
 
     def prepare_to_kill(self) -> None:
         early = self.start_worker("early")

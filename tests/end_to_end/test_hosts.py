@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import unittest
 
+import pytest
+
 from ciapp.results.report import Status
 from tests.support.installation import PASSING, RabbitmqPostgresql, RedisPostgresql, eventually
 from tests.support.servers import free_port, listens
@@ -60,6 +62,7 @@ class TestRabbitmqPostgresql(RabbitmqPostgresql, Hosts, unittest.TestCase):
     pass
 
 
+@pytest.mark.slow  # how a repository is fetched is the same whatever the broker is
 class TestRedisPostgresql(RedisPostgresql, Hosts, unittest.TestCase):
     pass
 
