@@ -166,6 +166,18 @@ class TestMirror(unittest.TestCase):
         shutil.rmtree(self.origin.path)
         self.ensure(forced_away)
 
+    def test_one_commit_is_written_as_files_and_a_push_of_many_as_one_pack(self) -> None:
+        def stored() -> tuple[int, int]:
+            return len(list(self.mirror.objects.glob("??/*"))), len(list(packs.glob("*.pack")))
+
+        packs = self.mirror.objects / "pack"
+        self.ensure(self.origin.commit("First", {"a.py": "0"}))
+        files, number = stored()
+        self.ensure(self.origin.commit("One", {"a.py": "1"}))
+        self.assertEqual((files + 3, number), stored())
+        self.ensure([self.origin.commit("Many", {"a.py": f"{each} of many"}) for each in range(10)][-1])
+        self.assertEqual((files + 3, number + 1), stored())
+
     def test_a_sha256_repository_has_a_sha256_mirror(self) -> None:
         self.origin = WorkTree(self, self.state, "--object-format=sha256")
         self.url = str(self.origin.path / ".git")

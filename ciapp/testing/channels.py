@@ -74,7 +74,7 @@ class Channels:
     def drain(self, timeout_s: float, *, rest: bool = False) -> bool:
         """Wait for something to read, and read it; False when there was nothing.
 
-        With `rest`, a read that brought little ends with a pause.
+        With `rest`, a read that brought little ends with a pause, unless it brought the child's last word.
         """
         if not self._selector.get_map():
             time.sleep(timeout_s)
@@ -85,7 +85,7 @@ class Channels:
         for descriptor in (self._events, self._faults, *self._streams):
             if descriptor in ready:
                 taken += self._read(descriptor)
-        if rest and ready and taken < LITTLE:
+        if rest and ready and taken < LITTLE and not self._journal.child.has_ended:
             time.sleep(REST_S)
         return bool(ready)
 

@@ -31,6 +31,8 @@ UNFINISHED = b"unfinished\n"  #: what stands in the lock file of a mirror that i
 SAMPLE = "17"  #: one of the 256 folders of loose objects, which fill up alike
 MOST_IN_SAMPLE = 16
 MOST_PACKS = 40
+#: As many are written one by one as fast as into a pack, which has to be synced; a commit brings three or so.
+FEW_OBJECTS = 12
 #: Branches and tags, and tips that were force-pushed away while their runs wait.
 REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+refs/ciapp/*:refs/ciapp/*")
 PROTOCOLS = ("file", "git", "http", "https", "ssh")
@@ -38,7 +40,7 @@ CONFIG = {
     "core.hooksPath": os.devnull,
     "gc.auto": "0",
     "maintenance.auto": "false",
-    "transfer.unpackLimit": "500",
+    "transfer.unpackLimit": str(FEW_OBJECTS),
     "http.lowSpeedLimit": "1000",
     "http.lowSpeedTime": "60",
     "protocol.allow": "never",
