@@ -125,6 +125,17 @@ class TestInterpreters(unittest.TestCase):
         self.put(self.path, venv / "bin" / "python")
         self.assertEqual(self.other, self.programs()[self.version])
 
+    def test_nothing_runs_that_is_installed_there(self) -> None:
+        venv, ran = self.folder / "venv", self.folder / "ran"
+        subprocess.run([self.other, "-m", "venv", "--without-pip", str(venv)], check=True)
+        [packages] = venv.glob("lib/*/site-packages")
+        (packages / "eager.pth").write_text(f"import pathlib; pathlib.Path({str(ran)!r}).touch()\n")
+        python = venv / "bin" / "python"
+        self.assertEqual({self.version: self.other}, self.programs(str(python)))
+        self.assertFalse(ran.exists())
+        subprocess.run([python, "-c", ""], check=True)
+        self.assertTrue(ran.exists(), "it would have run")
+
     def test_the_newest_of_pyenvs_is_taken(self) -> None:
         old, new = (self.folder / f"pyenv/versions/{self.version}.{patch}/bin" for patch in (9, 10))
         for folder, said in ((old, "old"), (new, "new")):
