@@ -10,6 +10,7 @@ everything by which Celery would run a task again on its own is off, and redeliv
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import warnings
 
@@ -76,11 +77,16 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def run_program(words: list[str]) -> int:
-    """Run a command of Celery's program; its exit code, which `app.start` keeps to itself."""
-    celery = importlib.import_module("celery.bin.celery").celery  # only those who run it pay for it
-    celery.params[0].default = app
-    return int(celery.main(args=words, standalone_mode=False) or 0)
+def run_worker(words: list[str]) -> int:
+    """Run Celery's worker with options of its own; its exit code, which `app.start` keeps to itself.
+
+    Its command alone: the whole program would import all other commands too, and Flower, into every worker.
+    """
+    worker = importlib.import_module("celery.bin.worker").worker  # only those who run it pay for it
+    context = importlib.import_module("celery.bin.base").CLIContext(
+        app=app, no_color=bool(os.environ.get("NO_COLOR")), workdir=None, quiet=True
+    )
+    return int(worker.main(args=words, prog_name="ciapp worker", standalone_mode=False, obj=context) or 0)
 
 
 # Celery warns of workers that run as root because of pickles, which nothing here accepts.

@@ -40,6 +40,7 @@ def dispatcher(context: Context, once: bool) -> None:
 
 TASKS_COLUMNS = "name,uuid,state,args,received,started,runtime,worker"
 CANNOT_LISTEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+DETACH = {"-D", "--detach"}  #: Celery would go on with a worker that knows nothing of ciapp
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -48,11 +49,15 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 @pass_context
 def worker(context: Context, arguments: tuple[str, ...]) -> None:
     """Test commits: a Celery worker, with Celery's own options."""
+    if not DETACH.isdisjoint(arguments):
+        raise UsageError(
+            "ciapp worker stays where it is started: leave --detach out, and start it as a service"
+        )
     context.ledger().close()
-    from ciapp.celery import run_program
+    from ciapp.celery import run_worker
 
     options = ["--loglevel=info", "--without-mingle", "--without-gossip"]
-    if run_program(["--quiet", "worker", *options, *arguments]):
+    if run_worker([*options, *arguments]):
         sys.exit(CiError.exit_code)  # it has said why
 
 

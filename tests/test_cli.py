@@ -249,6 +249,27 @@ class TestStart(CommandLine):
         self.assertLess(int(looks), 10)
         self.assertEqual("True", is_collecting)
 
+    def test_a_worker_loads_none_of_celerys_other_commands(self) -> None:
+        script = (
+            "import sys\n"
+            "from ciapp.celery import run_worker\n"
+            "assert run_worker(['--help']) == 0\n"
+            "print('modules', *sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=self.environ, capture_output=True, text=True, check=True
+        )
+        said, _, modules = done.stdout.rpartition("modules")
+        self.assertRegex(said, "^Usage: ciapp worker")
+        heavy = {"celery.bin.celery", "celery.bin.amqp", "flower", "tornado", "prompt_toolkit"}
+        self.assertEqual(set(), heavy & set(modules.split()))
+
+    def test_a_worker_does_not_leave_the_place_where_it_is_started(self) -> None:
+        for option in ("-D", "--detach"):
+            code, _, said = self.call("worker", "--concurrency=1", option)
+            self.assertEqual(2, code)
+            self.assertRegex(said, "^ciapp: ciapp worker stays where it is started: leave --detach out, ")
+
 
 class Pushed(CommandLine):
     """A repository `team` with one commit on main, which the dispatcher has taken in."""
