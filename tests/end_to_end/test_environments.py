@@ -93,6 +93,7 @@ class TestRealProjects(unittest.TestCase):
     def test_setuptools_with_setup_py(self):
         self.counts_are_equal("hyperlink==21.0.0", start="src/hyperlink/test", top="src")
 
+    @pytest.mark.slow
     def test_hatchling(self):
         self.counts_are_equal(
             "pymdown-extensions==13.1",

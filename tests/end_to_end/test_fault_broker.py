@@ -194,6 +194,10 @@ class TestRabbitmq(Faults, ServerTest):
     def test_while_it_is_frozen_pushes_are_recorded_all_the_same(self) -> None:
         super().test_while_it_is_frozen_pushes_are_recorded_all_the_same()
 
+    @pytest.mark.slow  # the short drill does it too
+    def test_while_it_is_stopped_pushes_go_on_and_are_tested_when_it_is_back(self) -> None:
+        super().test_while_it_is_stopped_pushes_go_on_and_are_tested_when_it_is_back()
+
     def prepare_to_kill(self) -> None:
         early = self.start_worker("early")
         eventually(lambda: list_workers(self.ci.database), "the worker is there, and has declared the queue")
