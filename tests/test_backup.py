@@ -306,7 +306,7 @@ class BackupRules:
         """The backup as version 1 would have made it: without the columns and the table that came later."""
         later = {
             "commits": {"purged_at"},
-            "runs": {"fresh", "reused_from"},
+            "runs": {"fresh", "reused_from", "absences"},
             "reports": {"size", "fingerprint", "evidence"},
         }
         with open_backup(self.file) as backup:

@@ -432,6 +432,7 @@ class TestSizes(unittest.TestCase):
                 "ALTER TABLE reports DROP COLUMN evidence",
                 "ALTER TABLE runs DROP COLUMN fresh",
                 "ALTER TABLE runs DROP COLUMN reused_from",
+                "ALTER TABLE runs DROP COLUMN absences",
                 "ALTER TABLE workers DROP COLUMN environments",
                 "ALTER TABLE workers DROP COLUMN hindrance",
                 "DROP TABLE restores",

@@ -256,6 +256,25 @@ class LedgerRules:
         self.assertEqual((State.FINISHED, Status.INFRA_ERROR), (ended.state, ended.status))
         self.assertEqual("3 attempts were lost: away; away; away", ended.reason)
 
+        # Who asks for it once more has it wait as long again.
+        self.assertTrue(rerun(self.database, self.repository.id, run.commit))
+        last = ended.attempt
+        for attempt in range(last + 1, last + len(AWAY_PAUSES_S) + 1):
+            self.assertIsNotNone(claim_run(self.database, run.id, attempt=attempt, worker="w#0"))
+            self.assertTrue(self.lose_while_away(run, attempt))
+        self.assertEqual((State.QUEUED, 0), (self.only_run().state, self.only_run().tries))
+
+    def test_what_stopped_workers_gave_back_leaves_a_repository_all_its_time_to_come_back(self):
+        run = self.claimed_run()
+        for attempt in (1, 2, 3):
+            lose_attempt(self.database, run.id, attempt=attempt, reason="stopped", tries=3, forgiven=True)
+            claim_run(self.database, run.id, attempt=attempt + 1, worker="w#0")
+        lost_at = datetime.now(UTC)
+        self.assertTrue(self.lose_while_away(run, 4))
+        with self.database.read() as connection:
+            not_before = connection.scalar(select(schema.runs.c.not_before))
+        self.assertEqual(AWAY_PAUSES_S[0], round((not_before - lost_at).total_seconds()))
+
     def lose_while_away(self, run, attempt):
         return lose_attempt(self.database, run.id, attempt=attempt, reason="away", tries=3, away=True)
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 
 import msgspec
-from sqlalchemy import Connection, Update, bindparam, func, select, update
+from sqlalchemy import Connection, Update, bindparam, select, update
 
 from ciapp.results import schema
 from ciapp.results.database import Database, stored_text
@@ -62,13 +62,6 @@ def _end() -> Update:
         )
         .values(ended_at=bindparam("at"), ending=bindparam("how"))
     )
-
-
-def count_attempts(connection: Connection, run_id: int) -> int:
-    """How many there were, those that did not count among them."""
-    attempts = schema.attempts.c
-    query = select(func.count()).select_from(schema.attempts).where(attempts.run_id == run_id)
-    return int(connection.scalar(query) or 0)
 
 
 def endings_before(connection: Connection, run_id: int, attempt: int, tries: int) -> str:

@@ -263,6 +263,7 @@ def new_run(
         "reason": "",
         "token": token,
         "tries": 0,
+        "absences": 0,
         "queued_at": queued_at,
         "sent_token": 0,
         "sends": 0,

@@ -19,7 +19,7 @@ import msgspec
 from sqlalchemy import BindParameter, Row, Select, Update, bindparam, false, select, update
 
 from ciapp.results import schema
-from ciapp.results.attempts import count_attempts, end_attempt, endings_before
+from ciapp.results.attempts import end_attempt, endings_before
 from ciapp.results.database import Database, outlast_conflicts, stored_text
 from ciapp.results.report import State, Status
 
@@ -195,15 +195,16 @@ def lose_attempt(
             return False
         run = as_run(row)
         wait_s = 0 if forgiven else RETRY_AFTER_S[min(run.tries, len(RETRY_AFTER_S)) - 1]
-        endured = count_attempts(connection, run_id) - run.tries
-        if away and endured < len(AWAY_PAUSES_S):
-            forgiven, wait_s = True, AWAY_PAUSES_S[endured]
+        absences = connection.scalar(select(schema.runs.c.absences).where(schema.runs.c.id == run_id)) or 0
+        if away and absences < len(AWAY_PAUSES_S):
+            forgiven, wait_s, absences = True, AWAY_PAUSES_S[absences], absences + 1
         if forgiven or run.tries < tries:
             values: dict[str, Any] = {
                 "state": State.QUEUED,
                 "reason": stored_text(reason),
                 "worker": "",
                 "tries": run.tries - forgiven,
+                "absences": absences,
                 "not_before": now + timedelta(seconds=wait_s),
             }
         else:

@@ -35,7 +35,7 @@ from sqlalchemy import (
     false,
 )
 
-HEAD_REVISION = "0007"  #: the newest migration; what a usable database says of itself
+HEAD_REVISION = "0008"  #: the newest migration; what a usable database says of itself
 
 metadata = MetaData(
     naming_convention={
@@ -131,6 +131,9 @@ runs = Table(
     Column("reason", Text, nullable=False),
     Column("token", Integer, nullable=False),  # number of the latest attempt; 0 before the first
     Column("tries", Integer, nullable=False),  # attempts since it was last asked for
+    Column(
+        "absences", Integer, nullable=False, server_default="0"
+    ),  # attempts that its repository missed since
     Column("queued_at", UtcDateTime, nullable=False),
     Column("not_before", UtcDateTime),  # of a run that waits after an attempt of its was lost
     Column("sent_token", Integer, nullable=False),  # the attempt that a message was last sent for
