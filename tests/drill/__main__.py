@@ -116,8 +116,8 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
     pushers = Pushers(stage, plan, commits)
     lanes = Lanes(stage, plan.lanes, strikes)
     stage.open([commits[number] for number in projects])
-    pushers.start()
     lanes.start()
+    pushers.start(lanes.share_over)
     try:
         _wait_for_all(stage, pushers, lanes, len(projects))
     finally:

@@ -2,6 +2,9 @@
 
 In:  the plan and its commits.
 Out: for each push how it ended and how long it took, and how long its twin took next to it.
+
+Faults that strike when all has been tested would prove nothing. So pushes wait for faults as much as for
+their time: however long those take on a loaded machine, there is something to strike until the last.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -19,6 +22,8 @@ from tests.drill.plan import Plan, PlannedPush, Update
 from tests.drill.stage import REPOSITORY, TWIN, Stage
 
 PUSH_WITHIN_S = 60.0
+AHEAD = 0.1  #: how much larger the share of pushes may be that were made than that of faults that are over
+LOOK_EVERY_S = 0.05
 #: Stands before the programs that the hook calls; kills the hook where the plan says so.
 SHIM = """#!/bin/sh
 name=${0##*/}
@@ -51,6 +56,7 @@ class Pushers:
         self._tags = annotated_tags(stage.ci)
         self._shims = self._make_shims(stage.ci.folder / "shims")
         remotes = {REPOSITORY: stage.bare, TWIN: stage.twin}
+        self._last_at_s = plan.pushes[-1].at_s or 1.0
         clones = sorted({push.clone for push in plan.pushes})
         self._threads = [
             threading.Thread(
@@ -64,8 +70,9 @@ class Pushers:
             for clone in clones
         ]
 
-    def start(self) -> None:
-        """Begin to push."""
+    def start(self, share_over: Callable[[], float]) -> None:
+        """Begin to push. `share_over` tells how many of all faults are over."""
+        self._share_over = share_over
         self._started_s = time.monotonic()
         for thread in self._threads:
             thread.start()
@@ -77,6 +84,8 @@ class Pushers:
     def _push_all(self, clone: Path, pushes: list[PlannedPush]) -> None:
         for number, push in enumerate(pushes):
             time.sleep(max(0.0, self._started_s + push.at_s - time.monotonic()))
+            while push.at_s / self._last_at_s > self._share_over() + AHEAD:
+                time.sleep(LOOK_EVERY_S)
             at_s = time.monotonic() - self._started_s
             took_s = {}
             error = ""
