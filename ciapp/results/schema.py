@@ -131,9 +131,7 @@ runs = Table(
     Column("reason", Text, nullable=False),
     Column("token", Integer, nullable=False),  # number of the latest attempt; 0 before the first
     Column("tries", Integer, nullable=False),  # attempts since it was last asked for
-    Column(
-        "absences", Integer, nullable=False, server_default="0"
-    ),  # attempts that its repository missed since
+    Column("absences", Integer, nullable=False, server_default="0"),  # since then: its repository was away
     Column("queued_at", UtcDateTime, nullable=False),
     Column("not_before", UtcDateTime),  # of a run that waits after an attempt of its was lost
     Column("sent_token", Integer, nullable=False),  # the attempt that a message was last sent for
