@@ -282,14 +282,11 @@ class TestMemory(HostileTest):
     COUNTED = ("processes", "files", "shared", "dropped", "mapped", "sent", "thread", "headless", "nested")
     #: Memory of the kernel's, of which a process's own sum tells nothing.
     COUNTED_IN_THE_KERNEL = (
-        *("sockets", "connections", "loopback", "pipes", "tables"),
+        *("sockets", "connections", "loopback", "pipes", "tables", "parked"),
         *("attributes", "listless", "described", "events"),
     )
-    COUNTED_IN_SMALL_PARTS = (
-        "locks",
-        "watches",
-        "parked",
-    )  #: the same, of millions of which each takes a while
+    #: The same, in millions of small parts, which take a while.
+    COUNTED_IN_SMALL_PARTS = ("locks", "watches")
     #: The same where the kernel filters no calls, or has them under numbers that the filter does not know.
     COUNTED_WITHOUT_FILTER = ("mounts", "mounted")
     ALLOW_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
@@ -313,12 +310,10 @@ class TestMemory(HostileTest):
         for setting in SETTINGS:
             self.assert_counted_in_the_kernel(self.COUNTED_IN_THE_KERNEL, setting)
 
-    def test_memory_that_the_kernel_holds_in_small_parts_is_counted(self) -> None:
-        self.assert_counted_in_the_kernel(self.COUNTED_IN_SMALL_PARTS, self.place.setting)
-
     @pytest.mark.slow
-    def test_memory_that_the_kernel_holds_in_small_parts_is_counted_at_the_weak_level(self) -> None:
-        self.assert_counted_in_the_kernel(self.COUNTED_IN_SMALL_PARTS, WEAK)
+    def test_memory_that_the_kernel_holds_in_small_parts_is_counted_at_both_levels(self) -> None:
+        for setting in SETTINGS:
+            self.assert_counted_in_the_kernel(self.COUNTED_IN_SMALL_PARTS, setting)
 
     def assert_counted_in_the_kernel(self, ways: Sequence[str], setting: SandboxSetting) -> None:
         """Each way works unconfined, and breaks the limit at this level."""

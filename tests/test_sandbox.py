@@ -796,6 +796,7 @@ class TestOtherUsers(unittest.TestCase):
         if HAS_BUBBLEWRAP:
             self.assertNotIn("skipped", said)
 
+    @pytest.mark.slow  # each test as an ordinary user lays out a few of its own
     def test_an_ordinary_user_has_checkouts(self) -> None:
         self.run_tests(self.quick(self.CHECKOUTS), uid=NOBODY)
 

@@ -195,6 +195,10 @@ class TestRabbitmqPostgresql(RabbitmqPostgresql, Matrix, unittest.TestCase):
     def test_a_python_that_is_installed_while_a_worker_runs_is_noticed(self):
         super().test_a_python_that_is_installed_while_a_worker_runs_is_noticed()
 
+    @pytest.mark.slow  # the queues are told apart by what waits for a version that no worker has
+    def test_a_commit_has_a_run_under_each_of_its_pythons_and_is_what_they_come_to(self):
+        super().test_a_commit_has_a_run_under_each_of_its_pythons_and_is_what_they_come_to()
+
 
 if __name__ == "__main__":
     unittest.main()
