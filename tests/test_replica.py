@@ -140,6 +140,9 @@ class Facts(Copying):
         commit = self.tree.commit("First", {"a.py": ""})
         self.tree.git("tag", "--annotate", "--message", "Version", "v1.2")
         self.write("new.py", "")
+        self.tree.path.chmod(
+            0o711
+        )  # at the weak level, tests are another user where root's Python is open to one
 
         replica = self.copy()
 
@@ -152,7 +155,8 @@ class Facts(Copying):
         commit = self.tree.commit("First", {"a.py": ""})
         clone = new_folder(self)
         git(clone, "clone", "--quiet", "--shared", str(self.tree.path), "clone")
-        (self.tree.path).chmod(0o711)
+        for folder in (self.tree.path, clone):
+            folder.chmod(0o711)
 
         replica = copy_tree(find_tree(clone / "clone"), self.slot, setting=self.setting)
 

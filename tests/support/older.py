@@ -8,6 +8,7 @@ import tarfile
 import unittest
 from pathlib import Path
 
+from tests.support.archives import unpack
 from tests.support.git_repositories import new_folder
 from tests.support.installation import CODE
 
@@ -25,5 +26,5 @@ def older_code(test: unittest.TestCase) -> Path:
     folder = new_folder(test)
     folder.chmod(0o755)  # tests run under another identity than ours
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tar:
-        tar.extractall(folder, filter="data")
+        unpack(tar, folder)
     return folder

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ciapp.testing.environment import default_python
 from ciapp.testing.uv import uv_program
+from tests.support.archives import unpack
 from tests.support.services import need
 
 BACKENDS = ("pip", "setuptools", "setuptools-scm", "wheel", "flit-core", "hatchling", "poetry-core")
@@ -32,7 +33,7 @@ def unpack_source(project: str, folder: Path) -> Path:
                 _download(project, archive)
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+        unpack(packed, folder)
     [unpacked] = folder.iterdir()
     return unpacked
 
