@@ -73,8 +73,8 @@ class TestRealProjects(Embedded, unittest.TestCase):
     def test_jsonpointer(self):
         self.assert_counted_as_by_hand("jsonpointer==3.12")
 
-    def test_jsonpatch_without_what_it_depends_on(self):
-        self.assert_counted_as_by_hand("jsonpatch==1.47")
+    def test_pyasn1(self):
+        self.assert_counted_as_by_hand("pyasn1==0.6.1")
 
 
 class TestItself(Embedded, unittest.TestCase):
