@@ -232,6 +232,11 @@ class TestBadInput(CommandLine):
 
 
 class TestStart(CommandLine):
+    def printed_by(self, script: str) -> str:
+        """What a Python prints that runs this."""
+        command = [sys.executable, "-c", script]
+        return subprocess.run(command, env=self.environ, capture_output=True, text=True, check=True).stdout
+
     def test_a_command_loads_nothing_that_it_has_no_use_for_and_collects_nothing_meanwhile(self) -> None:
         script = (
             "import click, gc, sys\n"
@@ -240,10 +245,7 @@ class TestStart(CommandLine):
             "import ciapp.cli\n"
             "print(len(looks), gc.isenabled(), *sys.modules)"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=self.environ, capture_output=True, text=True, check=True
-        )
-        looks, is_collecting, *modules = done.stdout.split()
+        looks, is_collecting, *modules = self.printed_by(script).split()
         heavy = {"celery", "kombu", "flower", "tornado", "alembic", "sqlalchemy.dialects.postgresql"}
         self.assertEqual(set(), heavy & set(modules))
         self.assertLess(int(looks), 10)
@@ -256,10 +258,7 @@ class TestStart(CommandLine):
             "assert run_worker(['--help']) == 0\n"
             "print('modules', *sys.modules)"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=self.environ, capture_output=True, text=True, check=True
-        )
-        said, _, modules = done.stdout.rpartition("modules")
+        said, _, modules = self.printed_by(script).rpartition("modules")
         self.assertRegex(said, "^Usage: ciapp worker")
         heavy = {"celery.bin.celery", "celery.bin.amqp", "flower", "tornado", "prompt_toolkit"}
         self.assertEqual(set(), heavy & set(modules.split()))

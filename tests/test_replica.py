@@ -140,9 +140,8 @@ class Facts(Copying):
         commit = self.tree.commit("First", {"a.py": ""})
         self.tree.git("tag", "--annotate", "--message", "Version", "v1.2")
         self.write("new.py", "")
-        self.tree.path.chmod(
-            0o711
-        )  # at the weak level, tests are another user where root's Python is open to one
+        # At the weak level, tests are another user than root where root's Python is open to others.
+        self.tree.path.chmod(0o711)
 
         replica = self.copy()
 

@@ -117,7 +117,7 @@ def drill(holder: unittest.TestCase, options: argparse.Namespace) -> Result:
     lanes = Lanes(stage, plan.lanes, strikes)
     stage.open([commits[number] for number in projects])
     lanes.start()
-    pushers.start(lanes.share_over)
+    pushers.start(lanes.share_begun)
     try:
         _wait_for_all(stage, pushers, lanes, len(projects))
     finally:

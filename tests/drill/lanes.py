@@ -42,7 +42,7 @@ class Lanes:
         self._stage = stage
         self._closing = threading.Event()
         self._planned = sum(map(len, lanes.values()))
-        self._over = dict.fromkeys(lanes, 0)
+        self._begun = dict.fromkeys(lanes, 0)
         self._threads = [
             threading.Thread(target=self._strike_all, args=(lane, faults, kinds[lane]), daemon=True)
             for lane, faults in lanes.items()
@@ -57,9 +57,9 @@ class Lanes:
         """Whether faults are still to come."""
         return any(thread.is_alive() for thread in self._threads)
 
-    def share_over(self) -> float:
-        """How many of the faults are over, of all that are planned; 1 when none is still to come."""
-        return sum(self._over.values()) / self._planned if self._planned and self.are_busy() else 1.0
+    def share_begun(self) -> float:
+        """How many of the faults have begun, of all that are planned; 1 when none is still to come."""
+        return sum(self._begun.values()) / self._planned if self._planned and self.are_busy() else 1.0
 
     def close(self) -> None:
         """Strike no more."""
@@ -77,7 +77,7 @@ class Lanes:
         for fault in faults:
             if self._closing.wait(fault.gap_s):
                 return
-            self._over[lane] += 1
+            self._begun[lane] += 1
             if fault.kind in COSTLY and not self._may_cost_an_attempt():
                 self.missed[fault.kind] += 1
                 continue

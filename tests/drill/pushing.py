@@ -22,7 +22,7 @@ from tests.drill.plan import Plan, PlannedPush, Update
 from tests.drill.stage import REPOSITORY, TWIN, Stage
 
 PUSH_WITHIN_S = 60.0
-AHEAD = 0.1  #: how much larger the share of pushes may be that were made than that of faults that are over
+AHEAD = 0.1  #: how much larger the share of pushes may be that were made than that of faults that have begun
 LOOK_EVERY_S = 0.05
 #: Stands before the programs that the hook calls; kills the hook where the plan says so.
 SHIM = """#!/bin/sh
@@ -70,9 +70,9 @@ class Pushers:
             for clone in clones
         ]
 
-    def start(self, share_over: Callable[[], float]) -> None:
-        """Begin to push. `share_over` tells how many of all faults are over."""
-        self._share_over = share_over
+    def start(self, share_begun: Callable[[], float]) -> None:
+        """Begin to push. `share_begun` tells how many of all faults have begun."""
+        self._share_begun = share_begun
         self._started_s = time.monotonic()
         for thread in self._threads:
             thread.start()
@@ -84,7 +84,7 @@ class Pushers:
     def _push_all(self, clone: Path, pushes: list[PlannedPush]) -> None:
         for number, push in enumerate(pushes):
             time.sleep(max(0.0, self._started_s + push.at_s - time.monotonic()))
-            while push.at_s / self._last_at_s > self._share_over() + AHEAD:
+            while push.at_s / self._last_at_s > self._share_begun() + AHEAD:
                 time.sleep(LOOK_EVERY_S)
             at_s = time.monotonic() - self._started_s
             took_s = {}
